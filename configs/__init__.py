@@ -1,0 +1,1 @@
+"""Presets: only what differs from the defaults of the dataclasses."""

@@ -1,0 +1,116 @@
+"""`hiersplat-report`: what a finished run achieved, and where its pictures lie."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hiersplat.cli.errors import run_cli
+from hiersplat.levels import Level
+
+EVALUATION = "eval.json"
+"""Where `ns-eval --output-path RUN/eval.json` puts its figures."""
+
+
+def find_run(path: Path) -> Path:
+    """Return the run at ``path``, or the newest finished one below it.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if path.name == "config.yml":
+        path = path.parent
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such folder; give a run or a folder of runs")
+    if (path / "config.yml").is_file():
+        return path
+    runs = [
+        file.parent for file in path.glob("**/config.yml") if _summary_path(file.parent).exists()
+    ]
+    if not runs:
+        raise ValueError(f"{path}: no finished run with a hierarchy below it; train one first")
+    return max(runs, key=lambda run: _summary_path(run).stat().st_mtime)
+
+
+def _summary_path(run: Path) -> Path:
+    return run / "hierarchy" / "summary.json"
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; the run has no hierarchy or did not finish") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); train again") from None
+
+
+def report(
+    run: Annotated[Path, tyro.conf.Positional],
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Print what a run achieved: figures, seconds a stage, sizes, and where to look.
+
+    Figures on held-out views appear once `ns-eval --load-config RUN/config.yml --output-path
+    RUN/eval.json` has written them.
+
+    Args:
+        run: A run's folder, or a folder of runs, of which the newest counts.
+        json_output: Print one JSON object instead of tables.
+    """
+    folder = find_run(run)
+    summary = _read_json(_summary_path(folder))
+    evaluation = folder / EVALUATION
+    figures = _read_json(evaluation).get("results", {}) if evaluation.exists() else {}
+    if json_output:
+        print(json.dumps({"run": str(folder), **summary, "figures": figures}))
+        return
+    _print_tables(folder, summary, figures)
+
+
+def _print_tables(folder: Path, summary: dict, figures: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True, highlight=False)
+    levels = Table(title="Hierarchy", title_justify="left")
+    levels.add_column("level")
+    levels.add_column("nodes", justify="right")
+    judged = "miou_whole" in figures
+    shown = (
+        ("miou", "mIoU"),
+        ("miou_any", "mIoU, best of any level"),
+        ("recall50", "recall at 0.5"),
+        ("pq", "PQ"),
+    )
+    for _, title in shown if judged else ():
+        levels.add_column(title, justify="right")
+    for level in Level:
+        cells = [f"{figures[f'{key}_{level.title}']:.3f}" for key, _ in shown] if judged else []
+        levels.add_row(level.title, str(summary["nodes"][level.title]), *cells)
+    console.print(levels)
+    if not figures:
+        console.print("no figures yet: run ns-eval as `hiersplat-report --help` says")
+    elif not judged:
+        console.print("the data set carries no truth labels, so the levels are not judged")
+
+    cost = Table(title="Run", title_justify="left", show_header=False)
+    if "psnr" in figures:
+        cost.add_row("PSNR on held-out views", f"{figures['psnr']:.2f} dB")
+        cost.add_row("SSIM on held-out views", f"{figures['ssim']:.3f}")
+    for stage, seconds in summary["seconds"].items():
+        cost.add_row(f"{stage}", f"{seconds:.1f} s")
+    cost.add_row("Gaussians", f"{summary['gaussians']:,}")
+    cost.add_row("peak memory", f"{summary['peak_memory_mb']:,.0f} MB")
+    cost.add_row("mask cache a view", f"{summary['cache_bytes_per_view'] / 1000:.1f} kB")
+    cost.add_row("segmenter", summary["segmenter"])
+    console.print(cost)
+    console.print(f"run      {folder}")
+    console.print(f"pictures {folder / 'hierarchy' / 'sheet.png'}")
+    console.print(f"viewer   ns-viewer --load-config {folder / 'config.yml'}")
+
+
+def main() -> None:
+    """Run the program."""
+    run_cli(report)

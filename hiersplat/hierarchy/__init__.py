@@ -1,0 +1,1 @@
+"""Masks of all views to one tree of the scene, measured against truth."""

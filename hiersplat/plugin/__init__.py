@@ -1,0 +1,1 @@
+"""The nerfstudio method; the only package that imports nerfstudio."""

@@ -1,0 +1,200 @@
+"""The hierarchy stage: the last steps of training, in which geometry stands still.
+
+At its first step the masks of all views are lifted and associated into the scene tree, and the
+features start from it in closed form. Its steps sharpen the features. After its last step every
+Gaussian gets its ids, before nerfstudio writes the last checkpoint.
+"""
+
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from hiersplat.gaussians.lifting import render_ids
+from hiersplat.hierarchy.build import build_tree
+from hiersplat.hierarchy.describing import describe_tree
+from hiersplat.hierarchy.losses import agreeing_labels
+from hiersplat.hierarchy.run import HIERARCHY_FOLDER, RunView, save_hierarchy
+from hiersplat.levels import Level
+from hiersplat.plugin.datamanager import HiersplatDataManager, Split
+from hiersplat.plugin.errors import one_line_errors
+from hiersplat.plugin.sheet import draw_sheet
+from hiersplat.plugin.summary import write_summary
+from hiersplat.semantics.descriptors import DESCRIPTORS_FILE, NodeDescriptors
+
+if TYPE_CHECKING:
+    from hiersplat.plugin.model import HiersplatModel
+
+MIN_MATCHING_PSNR = 12.0
+"""Given geometry that renders its views worse than this (dB) is not of this data set."""
+
+
+class HierarchyStage:
+    """Builds, trains and saves the hierarchy at the end of a training run."""
+
+    def __init__(self, model: "HiersplatModel", attributes: TrainingCallbackAttributes) -> None:
+        trainer, pipeline = attributes.trainer, attributes.pipeline
+        assert trainer is not None
+        assert pipeline is not None
+        self._model = model
+        self._datamanager = cast(HiersplatDataManager, pipeline.datamanager)
+        self._run: Path = trainer.base_dir
+        steps = model.config.hierarchy_steps
+        if model.config.geometry is not None:
+            CONSOLE.log(f"Geometry is taken as it is; only the {steps} hierarchy steps are run.")
+            trainer.config.max_num_iterations = steps
+        total = trainer.config.max_num_iterations
+        first = trainer._start_step
+        self.end = first + total
+        self.start = (
+            first if model.config.geometry is not None else self.end - min(steps, total // 4)
+        )
+        self.is_active = False
+        # Densification in the last moment would leave Gaussians that no view has shaped yet.
+        strategy = model.strategy
+        strategy.refine_stop_iter = min(strategy.refine_stop_iter, self.start)
+        self._seconds = dict(self._datamanager.seconds)
+        self._clock = time.perf_counter()
+        self._trusted_labels = lru_cache(maxsize=64)(self._agreeing_labels)
+
+    def _lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._seconds[stage] = now - self._clock
+        self._clock = now
+
+    def before_step(self, step: int) -> None:
+        """Begin the stage when its first step comes."""
+        if step == self.start and step < self.end:
+            with one_line_errors():
+                self._begin()
+        elif not self.is_active and self._model.tree is not None:
+            # Geometry goes on from a finished run, so its ids no longer fit.
+            self._model.set_tree(None)
+
+    def after_step(self, step: int) -> None:
+        """End the stage when its last step is done."""
+        if self.is_active and step == self.end - 1:
+            with one_line_errors():
+                self._finish()
+
+    def trusted_labels(self, index: int) -> Tensor:
+        """Labels (3, H, W) of a training view without the masks that the tree outvoted."""
+        return self._trusted_labels(index).to(self._model.device)
+
+    def _agreeing_labels(self, index: int) -> Tensor:
+        model, manager = self._model, self._datamanager
+        assert model.tree is not None
+        camera = manager.camera("train", index)
+        nodes = render_ids(model.splats(), camera, model.tree.node_ids)
+        return torch.from_numpy(agreeing_labels(manager.pyramid(index).labels, nodes))
+
+    def _begin(self) -> None:
+        model, manager = self._model, self._datamanager
+        if model.config.geometry is not None:
+            self._check_match()
+        self.is_active = True
+        self._lap("geometry")
+        count = len(manager.prepared)
+        views = ((manager.camera("train", i), manager.pyramid(i)) for i in range(count))
+        columns = (
+            TextColumn("hierarchy: {task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=CONSOLE) as progress:
+            task = progress.add_task("lifting", total=1.0)
+            tree = build_tree(
+                model.splats(),
+                views,
+                model.config.association,
+                count,
+                lambda name, done: progress.update(task, description=name, completed=done),
+            )
+            progress.update(task, description="done", completed=1.0)
+        self._lap("association")
+        model.start_features(tree)
+        counts = ", ".join(f"{len(tree.level_ids(level))} {level.title}" for level in Level)
+        CONSOLE.log(
+            f"Hierarchy of {count} views in {self._seconds['association']:.1f} s: {counts} nodes."
+        )
+
+    def _check_match(self) -> None:
+        """Compare the given geometry with a view: another data set's would lift nonsense."""
+        model, manager = self._model, self._datamanager
+        model.eval()
+        camera = manager.train_dataset.cameras[0:1].to(model.device)
+        with torch.no_grad():
+            rendered = model.get_outputs(camera)["rgb"]
+        model.train()
+        truth = torch.from_numpy(manager.image("train", 0)).to(model.device) / 255
+        psnr = float(model.psnr(rendered, truth))
+        if psnr < MIN_MATCHING_PSNR:
+            raise ValueError(
+                f"{model.config.geometry}: renders view {manager.view_name('train', 0)} at only "
+                f"{psnr:.1f} dB; it does not belong to {manager.data}, or its frame is not that "
+                "of this data set"
+            )
+
+    def _finish(self) -> None:
+        model = self._model
+        model.finish_features()
+        self._lap("refinement")
+        assert model.tree is not None
+        folder = self._run / HIERARCHY_FOLDER
+        save_hierarchy(folder, model.tree, self._run_views())
+        self.is_active = False
+        if self._datamanager.prepared.feature_cache is not None:
+            self._describe().save(folder / DESCRIPTORS_FILE)
+            self._lap("descriptors")
+        draw_sheet(model, self._datamanager, folder / "sheet.png")
+        self._lap("pictures")
+        write_summary(folder / "summary.json", model.tree, self._datamanager, self._seconds)
+
+    def _describe(self) -> NodeDescriptors:
+        """Bring together what CLIPSeg says of the masks that show each node."""
+        model, manager = self._model, self._datamanager
+        assert model.tree is not None
+        tree, splats = model.tree, model.splats()
+
+        def observed():
+            for index in range(len(manager.prepared)):
+                features = manager.prepared.features(index)
+                assert features is not None
+                nodes = render_ids(splats, manager.camera("train", index), tree.node_ids)
+                yield manager.pyramid(index).labels, nodes, features.embeddings
+
+        return describe_tree(tree, observed(), manager.config.features.checkpoint)
+
+    def after_training(self, step: int) -> None:
+        """Say where to look, once nerfstudio has written the last checkpoint."""
+        folder = self._run / HIERARCHY_FOLDER
+        CONSOLE.print(f"Pictures: {folder / 'sheet.png'}")
+        CONSOLE.print(f"Figures:  hiersplat-report {self._run}")
+        CONSOLE.print(f"Viewer:   ns-viewer --load-config {self._run / 'config.yml'}")
+
+    def _run_views(self) -> list[RunView]:
+        manager = self._datamanager
+        views = []
+        splits: tuple[Split, ...] = ("train", "eval")
+        for split in splits:
+            for index, image in enumerate(manager.dataset(split).image_filenames):
+                views.append(
+                    RunView(
+                        split=split,
+                        camera=manager.camera(split, index),
+                        image=image.absolute(),
+                        pyramid=manager.prepared.pyramid_path(index).absolute()
+                        if split == "train"
+                        else None,
+                        labels=manager.truth_path(split, index),
+                    )
+                )
+        return views

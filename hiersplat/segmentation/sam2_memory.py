@@ -1,0 +1,63 @@
+"""Batches that fit: out of memory costs the batch that failed, not the image."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+def in_batches(
+    work: Callable[[Float[np.ndarray, "points 2"]], Result],
+    points: Float[np.ndarray, "points 2"],
+    size: int,
+) -> list[Result]:
+    """Work on points batch after batch, with smaller batches once memory has run out.
+
+    Batches that were finished are kept; the one that failed is done again in halves.
+
+    Raises:
+        MemoryError: If a single point does not fit; the message names three ways out.
+    """
+    results: list[Result] = []
+    done, said = 0, False
+    while done < len(points):
+        batch = points[done : done + size]
+        try:
+            results.append(work(batch))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise MemoryError(
+                    "out of memory with one point a batch; choose a smaller model_size, "
+                    "a smaller points_per_batch, or a coarser grid (points_per_side)"
+                ) from error
+            size = len(batch) // 2
+            if not said:
+                logger.warning(
+                    "out of memory with %d points a batch; going on with %d or fewer",
+                    len(batch),
+                    size,
+                )
+                said = True
+        else:
+            done += len(batch)
+            continue
+        # Outside the handler, where the traceback no longer holds the tensors.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return results
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that host or device memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text or "bad_alloc" in text
