@@ -32,6 +32,8 @@ def boundary_iou(
 ) -> Float[np.ndarray, " num_truth"]:
     """IoU of boundaries of every truth segment and the predicted segment of best IoU.
 
+    Among several of the same best IoU the one of the best boundary counts.
+
     Returns:
         One value per truth id that occurs, ascending; 0 where nothing was predicted.
 
@@ -47,6 +49,7 @@ def boundary_iou(
     edges = overlap(truth_edges, predicted_edges)
     places = compact(predicted_edges)[1]
     areas = np.bincount(places[places >= 0], minlength=len(shared.predicted_ids))
-    best = shared.iou.argmax(axis=1)
-    common = np.take_along_axis(edges.counts, best[:, None], axis=1)[:, 0]
-    return common / (edges.truth_areas + areas[best] - common)
+    union = edges.truth_areas[:, None] + areas[None, :] - edges.counts
+    # Several predictions can share the best IoU; which has the lowest id must not matter.
+    is_best = shared.iou == shared.iou.max(axis=1, keepdims=True)
+    return np.where(is_best, edges.counts / union, 0.0).max(axis=1)
