@@ -5,11 +5,17 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE
 from torch import Tensor
+
+from hiersplat.scene.blender import blender_images
 
 MIN_VIEWS = 2
 """One view says nothing about depth, and nothing about how far views agree."""
+_INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
+_SPLITS = ("train", "val", "test")
 
 
 def check_transforms(data: Path) -> list[Path]:
@@ -19,11 +25,11 @@ def check_transforms(data: Path) -> list[Path]:
         data: Folder with a ``transforms.json``, or a ``.json`` file itself.
 
     Raises:
-        ValueError: If the file is missing, is not JSON, lists no frames, lists a frame without
-            a file or with a pose that is not a finite 3x4 or 4x4 matrix.
+        ValueError: If the file is missing, is not JSON, lists too few frames, a frame without a
+            file, a pose that is not a finite matrix, intrinsics that are not numbers, or files
+            that are not there.
     """
-    if not data.exists():
-        raise ValueError(f"{data}: no such folder; give the folder of a data set with --data")
+    check_exists(data)
     path = data if data.suffix == ".json" else data / "transforms.json"
     if not path.is_file():
         raise ValueError(
@@ -37,11 +43,103 @@ def check_transforms(data: Path) -> list[Path]:
     frames = meta.get("frames") if isinstance(meta, dict) else None
     if not isinstance(frames, list) or not frames:
         raise ValueError(f"{path}: lists no views under `frames`; add at least {MIN_VIEWS}")
+    if len(frames) < MIN_VIEWS:
+        raise ValueError(f"{path}: lists one view under `frames`; add at least one more")
     for index, frame in enumerate(frames):
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
             raise ValueError(f"{path}: frame {index} has no `file_path`")
         _check_pose(path, frame)
+        _check_intrinsics(path, frame["file_path"], {**meta, **frame})
+    if np.ptp([np.array(frame["transform_matrix"])[:3, 3] for frame in frames], axis=0).max() == 0:
+        raise ValueError(f"{path}: all views stand at the same place, so nothing shows depth")
+    _check_splits(path, meta, {frame["file_path"] for frame in frames})
+    if isinstance(points := meta.get("ply_file_path"), str):
+        check_points(path.parent / points)
     return [path.parent / frame["file_path"] for frame in frames]
+
+
+def check_exists(data: Path) -> None:
+    """Check that a data set is there.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not data.exists():
+        raise ValueError(f"{data}: no such folder; give the folder of a data set with --data")
+
+
+def check_blender(data: Path, points: Path | None) -> None:
+    """Check a NeRF-synthetic data set, of which training reads two splits.
+
+    Args:
+        data: Folder with ``transforms_train.json`` and ``transforms_val.json``.
+        points: Points to start from, within that folder.
+
+    Raises:
+        ValueError: If something is missing or spoiled; the message names file and frame.
+    """
+    check_exists(data)
+    for split in ("train", "val"):
+        blender_images(data, split)
+    if points is not None:
+        check_points(data / points)
+
+
+def check_points(path: Path) -> None:
+    """Check a file of points, of which Open3D would only print a warning.
+
+    Raises:
+        ValueError: If it is missing or holds no points.
+    """
+    from plyfile import PlyData, PlyParseError
+
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: missing; find points with hiersplat-points, or leave them out for random ones"
+        )
+    try:
+        with path.open("rb") as file:
+            vertices = PlyData.read(file)["vertex"]
+            if not len(vertices) or not {"x", "y", "z"} <= {p.name for p in vertices.properties}:
+                raise ValueError("no points with x, y and z")
+    except (PlyParseError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a .ply of points ({error}); find new ones with hiersplat-points"
+        ) from error
+
+
+def _check_intrinsics(path: Path, name: str, values: dict) -> None:
+    for key in _INTRINSICS:
+        value = values.get(key)
+        # Written so that not-a-number fails the test.
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
+            given = f"{key!r} is {value!r}" if key in values else f"no {key!r}"
+            raise ValueError(
+                f"{path}: {given} for {name}, neither right in its frame nor at the top; "
+                "a focal length, a middle and a size in pixels are needed"
+            )
+    model = values.get("camera_model", "OPENCV")
+    if model not in CAMERA_MODEL_TO_TYPE:
+        known = ", ".join(CAMERA_MODEL_TO_TYPE)
+        raise ValueError(f"{path}: camera_model {model!r} is not known; use one of {known}")
+
+
+def _check_splits(path: Path, meta: dict, listed: set[str]) -> None:
+    given = [split for split in _SPLITS if f"{split}_filenames" in meta]
+    for split in _SPLITS if given else ():
+        key = f"{split}_filenames"
+        names = meta.get(key)
+        if not isinstance(names, list) or not names:
+            raise ValueError(
+                f"{path}: lists {given[0]}_filenames, so `{key}` must list files as well"
+            )
+        unknown = [name for name in names if name not in listed]
+        if unknown:
+            raise ValueError(f"{path}: `{key}` lists {unknown[0]}, which is in no frame")
+    if given and len(set(meta["train_filenames"])) < MIN_VIEWS:
+        raise ValueError(
+            f"{path}: `train_filenames` lists one view; at least {MIN_VIEWS} are needed"
+        )
 
 
 def _check_pose(path: Path, frame: dict) -> None:
@@ -58,6 +156,10 @@ def _check_pose(path: Path, frame: dict) -> None:
         raise ValueError(
             f"{path}: the pose of {name} is not a 4x4 matrix of finite numbers; "
             "mend or remove that frame"
+        )
+    if abs(np.linalg.det(np.array(rows, float)[:3, :3])) < 1e-6:
+        raise ValueError(
+            f"{path}: the left 3x3 of the pose of {name} is no rotation; mend or remove that frame"
         )
 
 

@@ -15,6 +15,7 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
 )
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -22,7 +23,13 @@ from torch import Tensor
 
 from hiersplat.gaussians.cameras import Camera, viewmat_from_camera_to_world
 from hiersplat.label_maps import label_map_path, read_label_map
-from hiersplat.plugin.checks import check_images, check_transforms, check_views
+from hiersplat.plugin.checks import (
+    check_blender,
+    check_exists,
+    check_images,
+    check_transforms,
+    check_views,
+)
 from hiersplat.plugin.errors import one_line_errors
 from hiersplat.preprocess import PreparedViews, prepare_views
 from hiersplat.segmentation.pyramid import MaskPyramid
@@ -60,8 +67,10 @@ class HiersplatDataManager(FullImageDatamanager[InputDataset]):
                 if config.dataparser.downscale_factor in (None, 1):
                     # Before nerfstudio opens one to learn its size.
                     check_images(checked := images)
-            elif not data.exists():
-                raise ValueError(f"{data}: no such folder; give it with --data")
+            elif isinstance(config.dataparser, BlenderDataParserConfig):
+                check_blender(data, config.dataparser.ply_path)
+            else:
+                check_exists(data)
             super().__init__(config, *args, **kwargs)
             outputs = self.train_dataparser_outputs
             check_views(data, outputs.image_filenames, outputs.cameras.camera_to_worlds)

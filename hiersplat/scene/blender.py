@@ -28,13 +28,15 @@ def is_blender(data: Path) -> bool:
     return (data / "transforms_train.json").is_file() and not (data / "transforms.json").is_file()
 
 
-def blender_images(data: Path) -> list[PosedImage]:
-    """Return the training views with their cameras.
+def blender_images(data: Path, split: str = "train") -> list[PosedImage]:
+    """Return the views of a split with their cameras; images are opened, but not read.
 
     Raises:
         ValueError: If something is missing or spoiled; the message names file and frame.
     """
-    path = data / "transforms_train.json"
+    path = data / f"transforms_{split}.json"
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; a NeRF-synthetic data set has one for every split")
     meta = read_transforms(path)
     images = []
     for place, frame in enumerate(meta["frames"]):
