@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
+from distilled import distil
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -77,6 +78,8 @@ class Setting:
     """How many random scenes; each shows at least two combinations held out of training."""
     points: int = 60_000
     """Surface points a scene."""
+    distilled_steps: int = 200
+    """Training steps of the distilled dense features. 0 leaves them out."""
 
 
 @dataclass
@@ -87,6 +90,8 @@ class Results:
     flat: dict[Key, list[QueryScore]]
     query_ms: list[float]
     encoder_ms: list[float]
+    lifted: list[float]
+    refined: list[float]
     node_bytes: int = 0
     gaussian_bytes: int = 0
 
@@ -148,6 +153,16 @@ def measure(spec: SceneSpec, encoder: ClipSegEncoder, setting: Setting, results:
     )
     results.node_bytes += descriptors.num_bytes
     results.gaussian_bytes += len(splats) * 512 * 4
+    if setting.distilled_steps:
+        shown = [(cameras[i], encoder.dense_features(rendered[i].image)) for i in training]
+        kept_out = [
+            (cameras[i], encoder.dense_features(rendered[i].image))
+            for i, pose in enumerate(poses)
+            if pose.is_held_out
+        ]
+        lifted, refined = distil(splats, shown, kept_out, setting.distilled_steps)
+        results.lifted.append(lifted)
+        results.refined.append(refined)
     search = NodeSearch(descriptors, encoder)
     names = describe_names(built)
     held_out = [
@@ -232,7 +247,7 @@ def main(setting: Setting) -> None:
     encoder = ClipSegEncoder(FeaturesConfig(checkpoint=setting.checkpoint), "cpu")
     if encoder.note:
         console.print(encoder.note)
-    results = Results(defaultdict(list), defaultdict(list), [], [])
+    results = Results(defaultdict(list), defaultdict(list), [], [], [], [])
     for spec in track(scenes(setting), description="scenes", console=console):
         measure(spec, encoder, setting, results)
     figures = {}
@@ -259,6 +274,9 @@ def main(setting: Setting) -> None:
     figures["query_ms_with_encoder"] = _rounded(
         float(np.median(np.add(results.query_ms, results.encoder_ms)))
     )
+    if results.lifted:
+        figures["dense_explained_lifted"] = _rounded(float(np.mean(results.lifted)))
+        figures["dense_explained_refined"] = _rounded(float(np.mean(results.refined)))
     figures["node_bytes"] = results.node_bytes
     figures["bytes_of_512_floats_a_gaussian"] = results.gaussian_bytes
     figures["segmenter"], figures["checkpoint"] = setting.segmenter, setting.checkpoint

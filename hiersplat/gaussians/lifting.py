@@ -150,15 +150,18 @@ def _weighted_sums(
     """Sum a map over the pixels of a view with every Gaussian's weights, by the backward pass."""
     channels = splats.means.new_zeros(len(splats), values.shape[-1], requires_grad=True)
     with torch.enable_grad():
-        image, _ = _render(splats, camera, channels)
+        image, _ = render_channels(splats, camera, channels)
         (sums,) = torch.autograd.grad(image, channels, values.contiguous())
     return sums
 
 
-def _render(
+def render_channels(
     splats: Splats, camera: Camera, channels: Float[Tensor, "num_gaussians num_channels"]
-) -> tuple[Tensor, Tensor]:
-    """Render channels of fixed Gaussians; return the image and its coverage."""
+) -> tuple[Float[Tensor, "height width num_channels"], Float[Tensor, "height width 1"]]:
+    """Blend values of fixed Gaussians over a view; return the image and its coverage.
+
+    Gradients flow to ``channels`` alone.
+    """
     camera = camera.to(splats.means.device)
     image, alphas, _ = rasterization(
         splats.means.detach(),
@@ -172,7 +175,7 @@ def _render(
         camera.height,
         packed=False,
     )
-    return image[0], alphas[0, ..., 0]
+    return image[0], alphas[0]
 
 
 def render_ids(
@@ -221,17 +224,17 @@ def render_ids_by_channels(
         place = torch.from_numpy(local.astype(np.int64)).to(splats.means.device)
         best = splats.means.new_zeros(camera.height, camera.width)
         winner = torch.full(best.shape, -1, device=best.device, dtype=torch.long)
-        coverage = best
+        coverage = best[..., None]
         for first in range(0, len(names), _CHANNELS_AT_ONCE):
             some = torch.arange(
                 first, min(first + _CHANNELS_AT_ONCE, len(names)), device=best.device
             )
-            image, coverage = _render(splats, camera, (place[:, None] == some).float())
+            image, coverage = render_channels(splats, camera, (place[:, None] == some).float())
             votes, index = image.max(-1)
             winner = torch.where(votes > best, index + first, winner)
             best = torch.maximum(votes, best)
         chosen = winner.cpu().numpy()
-        kept = (chosen >= 0) & (coverage >= 0.5).cpu().numpy()
+        kept = (chosen >= 0) & (coverage[..., 0] >= 0.5).cpu().numpy()
         out[level, kept] = names[chosen[kept]]
     return out
 

@@ -31,7 +31,7 @@ def _preset(name: str) -> Path:
 
 
 def _optimizers(max_steps: int) -> dict:
-    """Splatfacto's optimizers, and one for the hierarchy features."""
+    """Splatfacto's optimizers, and those of the features that the hierarchy stage trains."""
 
     def adam(lr: float) -> dict:
         return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
@@ -50,6 +50,7 @@ def _optimizers(max_steps: int) -> dict:
         "scales": adam(0.005),
         "quats": adam(0.001),
         "hierarchy_features": adam(0.005),
+        "semantic_features": adam(0.02),
         "camera_opt": decaying(1e-4, 5e-7, warmup_steps=1000),
         "bilateral_grid": decaying(2e-3, 1e-4, warmup_steps=1000),
     }

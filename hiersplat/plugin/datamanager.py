@@ -87,6 +87,7 @@ class HiersplatDataManager(FullImageDatamanager[InputDataset]):
             if self.test_mode == "val":
                 self._prepared = self._prepare()
         self._pyramid_labels = lru_cache(maxsize=64)(self._read_pyramid_labels)
+        self._features = lru_cache(maxsize=64)(lambda index: self.prepared.features(index))
 
     @property
     def data(self) -> Path:
@@ -193,7 +194,7 @@ class HiersplatDataManager(FullImageDatamanager[InputDataset]):
         camera, batch = super().next_train(step)
         index = batch["image_idx"]
         batch["pyramid"] = self._pyramid_labels(index).to(self.device)
-        features = self.prepared.features(index)
+        features = self._features(index)
         if features is not None:
             batch["dense_features"] = torch.from_numpy(features.dense).to(self.device)
             batch["mask_embeddings"] = [

@@ -39,6 +39,7 @@ def initial_parameters(
         parameters = _parameters_at(config, seed_points, scene_box)
     count = len(parameters["means"])
     parameters["hierarchy_features"] = torch.zeros(count, config.hierarchy_field.small_dims)
+    parameters["semantic_features"] = torch.zeros(count, config.semantics.dims)
     return {name: Parameter(value.contiguous()) for name, value in parameters.items()}
 
 

@@ -32,12 +32,15 @@ from hiersplat.hierarchy.association import AssociationConfig
 from hiersplat.hierarchy.field import HierarchyFieldConfig, assign, initial_features
 from hiersplat.hierarchy.losses import HierarchyLossConfig, hierarchy_losses
 from hiersplat.hierarchy.metrics import HierarchyMetrics
+from hiersplat.hierarchy.semantic_field import SemanticFieldConfig, distillation_loss
 from hiersplat.hierarchy.tree import SceneTree
 from hiersplat.levels import Level
 from hiersplat.plugin.densification import make_strategy
 from hiersplat.plugin.errors import one_line_errors
 from hiersplat.plugin.initialization import initial_parameters
 from hiersplat.plugin.palette import level_palette
+from hiersplat.plugin.query_panel import QueryPanel
+from hiersplat.plugin.semantics import SceneSemantics, semantic_colors
 from hiersplat.plugin.stage import HierarchyStage
 from hiersplat.plugin.viewer import HierarchyPanel
 
@@ -66,6 +69,8 @@ class HiersplatModelConfig(SplatfactoModelConfig):
     """The nested feature a Gaussian."""
     losses: HierarchyLossConfig = field(default_factory=HierarchyLossConfig)
     """What sharpens the features."""
+    semantics: SemanticFieldConfig = field(default_factory=SemanticFieldConfig)
+    """What CLIPSeg's dense features teach the Gaussians, where the views have any."""
 
 
 class HiersplatModel(SplatfactoModel):
@@ -107,6 +112,13 @@ class HiersplatModel(SplatfactoModel):
         self.hierarchy_metrics: HierarchyMetrics | None = None
         """Gathers scene-wide figures while a pipeline evaluates all held-out views."""
         self.panel = HierarchyPanel(self.pick)
+        self.semantics = SceneSemantics()
+        """What the scene knows of words."""
+        self.query = QueryPanel(
+            lambda *question: self.semantics.search(question[0], self.device, *question[1:]),
+            self.panel,
+            lambda: self.semantics.note,
+        )
 
     # --- the tree ---------------------------------------------------------------------------
 
@@ -150,18 +162,20 @@ class HiersplatModel(SplatfactoModel):
         self.set_tree(self._tree.with_node_ids(ids[Level.SMALL], means))
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the tree as JSON and the ids of every Gaussian, for the checkpoint."""
+        """Return tree (JSON), ids of every Gaussian and semantics, for the checkpoint."""
         if self._tree is None:
             return {}
         return {
             "tree": self._tree.to_json(),
             "node_ids": torch.from_numpy(self._tree.node_ids.astype(np.int32)),
+            "semantics": self.semantics.get_state(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take the tree from a checkpoint."""
         if "tree" in state:
             self.set_tree(SceneTree.from_json(state["tree"], state["node_ids"].cpu().numpy()))
+            self.semantics.set_state(state.get("semantics", {}))
 
     def load_state_dict(self, dict: dict[str, Any], **kwargs: Any):  # type: ignore[override]
         """Load a checkpoint with any number of Gaussians.
@@ -220,13 +234,19 @@ class HiersplatModel(SplatfactoModel):
         """Splatfacto's losses, or in the hierarchy stage those of the features."""
         if "hierarchy_features" in outputs:
             assert self.stage is not None
+            accumulation = outputs["accumulation"]
             losses = hierarchy_losses(
                 outputs["hierarchy_features"],
-                outputs["accumulation"],
+                accumulation,
                 self.stage.trusted_labels(batch["image_idx"]),
                 self.config.hierarchy_field,
                 self.config.losses,
             )
+            if "semantic_features" in outputs:
+                target = self.semantics.targets(batch["dense_features"])
+                losses["semantics"] = distillation_loss(
+                    outputs["semantic_features"], accumulation, target, self.config.semantics
+                )
             # A view without labelled pixels has no losses, but training wants one to descend.
             return losses or {"hierarchy": 0.0 * outputs["hierarchy_features"].sum()}
         return super().get_loss_dict(outputs, batch, metrics_dict)
@@ -247,7 +267,8 @@ class HiersplatModel(SplatfactoModel):
 
         While geometry is trained: splatfacto's outputs. In the hierarchy stage: the features
         alone, geometry detached. Otherwise also ``level_small``, ``level_part``,
-        ``level_whole`` and ``level_selected`` (H, W, 3) once there is a tree.
+        ``level_whole`` and ``level_selected`` (H, W, 3) once there is a tree, and where it
+        can be asked in words ``relevancy`` (H, W, 1) and ``semantics`` (H, W, 3).
         """
         kept = None
         if self.crop_box is not None and not self.training:
@@ -262,10 +283,19 @@ class HiersplatModel(SplatfactoModel):
         }
         view = self._view(camera)
         if self.trains_hierarchy:
-            features = params["hierarchy_features"]
-            rendered, alpha, _ = self._rasterize(_detached(params), features, view)
-            return {"hierarchy_features": rendered[0], "accumulation": alpha[0]}
+            return self._render_features(params, view)
         return self._render(params, kept, view)
+
+    def _render_features(
+        self, params: dict[str, Tensor], view: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        names = ["hierarchy_features"]
+        if self.semantics.projection is not None and self.config.semantics.weight > 0:
+            names.append("semantic_features")
+        features = [params[name] for name in names]
+        rendered, alpha, _ = self._rasterize(_detached(params), torch.cat(features, dim=1), view)
+        parts = rendered[0].split([one.shape[1] for one in features], dim=-1)
+        return {**dict(zip(names, parts, strict=True)), "accumulation": alpha[0]}
 
     def _view(self, camera: Cameras) -> dict[str, Any]:
         factor = self._get_downscale_factor()
@@ -344,14 +374,24 @@ class HiersplatModel(SplatfactoModel):
         self, params: dict[str, Tensor], kept: Tensor | None, view: dict[str, Any]
     ) -> dict[str, Tensor]:
         assert self._palette is not None
-        selected = self.panel.gaussian_colors(self._palette)
-        colors = torch.cat((self._palette, selected), dim=1)
+        assert self._tree is not None
+        small, part, whole = self._palette.split(3, dim=1)
+        colors = {"level_small": small, "level_part": part, "level_whole": whole}
+        colors["level_selected"] = self.panel.gaussian_colors(self._palette)
+        if self.semantics.descriptors is not None:
+            colors["semantics"] = semantic_colors(self.gauss_params["semantic_features"].detach())
+            colors["relevancy"] = self.query.gaussian_relevancy(self._tree).to(self.device)
+        joined = torch.cat(list(colors.values()), dim=1)
         if kept is not None:
-            colors = colors[kept]
-        rendered, alpha, _ = self._rasterize(_detached(params), colors, view)
-        levels = (rendered + (1 - alpha) * LEVEL_BACKGROUND).clamp(0, 1)[0].split(3, dim=-1)
-        names = [f"level_{level.title}" for level in Level] + ["level_selected"]
-        return dict(zip(names, levels, strict=True))
+            joined = joined[kept]
+        rendered, alpha, _ = self._rasterize(_detached(params), joined, view)
+        outputs = rendered[0].split([one.shape[1] for one in colors.values()], dim=-1)
+        background = LEVEL_BACKGROUND * (1 - alpha[0])
+        return {
+            # Nothing is relevant where there is nothing.
+            name: value if name == "relevancy" else (value + background).clamp(0, 1)
+            for name, value in zip(colors, outputs, strict=True)
+        }
 
     # --- evaluation and the viewer ------------------------------------------------------------
 

@@ -21,12 +21,14 @@ from hiersplat.hierarchy.build import build_tree
 from hiersplat.hierarchy.describing import describe_tree
 from hiersplat.hierarchy.losses import agreeing_labels
 from hiersplat.hierarchy.run import HIERARCHY_FOLDER, RunView, save_hierarchy
+from hiersplat.hierarchy.semantic_field import lift_semantics
 from hiersplat.levels import Level
 from hiersplat.plugin.datamanager import HiersplatDataManager, Split
 from hiersplat.plugin.errors import one_line_errors
 from hiersplat.plugin.sheet import draw_sheet
 from hiersplat.plugin.summary import write_summary
 from hiersplat.semantics.descriptors import DESCRIPTORS_FILE, NodeDescriptors
+from hiersplat.semantics.projection import fit_projection
 
 if TYPE_CHECKING:
     from hiersplat.plugin.model import HiersplatModel
@@ -125,6 +127,31 @@ class HierarchyStage:
         CONSOLE.log(
             f"Hierarchy of {count} views in {self._seconds['association']:.1f} s: {counts} nodes."
         )
+        if manager.prepared.feature_cache is not None:
+            self._start_semantics()
+            self._lap("semantics")
+
+    def _start_semantics(self) -> None:
+        """Fit the short projection of the views' dense features, and lift what it makes of them."""
+        model, manager = self._model, self._datamanager
+        indices = range(len(manager.prepared))
+
+        def dense(index: int):
+            features = manager.prepared.features(index)
+            assert features is not None
+            return features.dense
+
+        dims = model.config.semantics.dims
+        projection = fit_projection(map(dense, indices), dims)
+        model.semantics.projection = projection
+        cameras = [manager.camera("train", index) for index in indices]
+        targets = (torch.from_numpy(projection.project(dense(index))) for index in indices)
+        parameter = model.gauss_params["semantic_features"]
+        parameter.data = lift_semantics(model.splats(), cameras, targets).to(parameter.device)
+        CONSOLE.log(
+            f"CLIPSeg features are distilled: {dims} values a Gaussian hold "
+            f"{projection.explained:.0%} of their variance."
+        )
 
     def _check_match(self) -> None:
         """Compare the given geometry with a view: another data set's would lift nonsense."""
@@ -152,7 +179,8 @@ class HierarchyStage:
         save_hierarchy(folder, model.tree, self._run_views())
         self.is_active = False
         if self._datamanager.prepared.feature_cache is not None:
-            self._describe().save(folder / DESCRIPTORS_FILE)
+            model.semantics.descriptors = self._describe()
+            model.semantics.descriptors.save(folder / DESCRIPTORS_FILE)
             self._lap("descriptors")
         draw_sheet(model, self._datamanager, folder / "sheet.png")
         self._lap("pictures")

@@ -48,7 +48,7 @@ class HierarchyPanel(nn.Module):
         self.d_parent = ViewerButton("Go to parent", cb_hook=lambda _: self._go_to_parent())
         self.e_child = ViewerButton("Go to largest child", cb_hook=lambda _: self._go_to_child())
         self.f_sibling = ViewerButton("Next sibling", cb_hook=lambda _: self._go_to_sibling())
-        self.g_clear = ViewerButton("Show all nodes", cb_hook=lambda _: self._select(NO_NODE))
+        self.g_clear = ViewerButton("Show all nodes", cb_hook=lambda _: self.select(NO_NODE))
         self.h_about = ViewerText("About", "the hierarchy is not built yet", disabled=True)
         self.control = ViewerControl()
 
@@ -85,7 +85,8 @@ class HierarchyPanel(nn.Module):
         inside = colors[:, level.finer if level.finer is not None else level]
         return torch.where(chosen[:, None], inside, DIMMED * colors[:, level])
 
-    def _select(self, node: int) -> None:
+    def select(self, node: int) -> None:
+        """Choose a node, and its level; ``NO_NODE`` shows all."""
         self.b_node.value = node
         if self._tree is not None and node != NO_NODE:
             self.a_level.value = self._tree.node(node).level.title
@@ -124,16 +125,16 @@ class HierarchyPanel(nn.Module):
         """Choose the node of the chosen level that a ray meets."""
         gaussian = self._pick(origin.float(), direction.float())
         if self._tree is None or gaussian is None:
-            self._select(NO_NODE)
+            self.select(NO_NODE)
             return
-        self._select(int(self._tree.node_ids[self.level, gaussian]))
+        self.select(int(self._tree.node_ids[self.level, gaussian]))
 
     def _go_to_parent(self) -> None:
         node = self.node
         if node is not None and self._tree is not None:
             parent = self._tree.parent(node)
             if parent is not None:
-                self._select(parent)
+                self.select(parent)
 
     def _go_to_child(self) -> None:
         node = self.node
@@ -141,7 +142,7 @@ class HierarchyPanel(nn.Module):
             return
         tree, children = self._tree, self._tree.children(node)
         if children:
-            self._select(max(children, key=lambda child: tree.node(child).num_gaussians))
+            self.select(max(children, key=lambda child: tree.node(child).num_gaussians))
 
     def _go_to_sibling(self) -> None:
         node = self.node
@@ -153,4 +154,4 @@ class HierarchyPanel(nn.Module):
             if parent is not None
             else tuple(int(one) for one in self._tree.level_ids(Level.WHOLE))
         )
-        self._select(int(np.roll(family, -1)[family.index(node)]))
+        self.select(int(np.roll(family, -1)[family.index(node)]))

@@ -4,7 +4,7 @@ A node keeps a few descriptors rather than one: a drawer from the front and
 from the side are two things to CLIP, and their mean is neither.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +64,9 @@ class NodeDescriptors:
         """Bytes of all descriptors and weights."""
         return self.vectors.nbytes + self.weights.nbytes
 
-    def save(self, path: Path) -> None:
-        """Write the descriptors, whole or not at all.
-
-        Raises:
-            CacheError: If the file cannot be written.
-        """
-        arrays = {
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the descriptors as plain arrays, for a file or a checkpoint."""
+        return {
             "node_ids": self.node_ids,
             "levels": self.levels,
             "parents": self.parents,
@@ -78,7 +74,33 @@ class NodeDescriptors:
             "weights": self.weights,
             "checkpoint": np.frombuffer(self.checkpoint.encode(), np.uint8),
         }
-        write_atomically(path, encode_arrays(arrays))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "NodeDescriptors":
+        """Rebuild descriptors from :meth:`to_arrays`.
+
+        Raises:
+            ValueError: If an array is missing or they do not belong together.
+        """
+        try:
+            return cls(
+                arrays["node_ids"],
+                arrays["levels"],
+                arrays["parents"],
+                arrays["vectors"],
+                arrays["weights"],
+                arrays["checkpoint"].tobytes().decode(),
+            )
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"{error} is missing") from error
+
+    def save(self, path: Path) -> None:
+        """Write the descriptors, whole or not at all.
+
+        Raises:
+            CacheError: If the file cannot be written.
+        """
+        write_atomically(path, encode_arrays(self.to_arrays()))
 
     @classmethod
     def load(cls, path: Path) -> "NodeDescriptors":
@@ -94,15 +116,8 @@ class NodeDescriptors:
             )
         arrays = read_arrays(path)
         try:
-            return cls(
-                arrays["node_ids"],
-                arrays["levels"],
-                arrays["parents"],
-                arrays["vectors"],
-                arrays["weights"],
-                arrays["checkpoint"].tobytes().decode(),
-            )
-        except (KeyError, ValueError, IndexError) as error:
+            return cls.from_arrays(arrays)
+        except ValueError as error:
             raise ValueError(f"{path}: not a file of node descriptors ({error})") from error
 
 

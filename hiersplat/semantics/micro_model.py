@@ -121,9 +121,24 @@ def new_clipseg(tokenizer: Any, sizes: dict[str, Any] = MICRO_SIZES) -> Any:
         use_complex_transposed_convolution=True,
     )
     model: Any = CLIPSegForImageSegmentation(config)
-    # Logits start near 0; as transformers draws them they are in the hundreds.
-    model.decoder.transposed_convolution[-1].weight.data *= 0.01
+    _start_decoder(model.decoder)
     return model
+
+
+def _start_decoder(decoder: Any) -> None:
+    """Draw the decoder's maps as torch draws them, and let a text change nothing at first.
+
+    transformers draws them with variance 1, fit to be overwritten by trained weights only: the
+    decoder's inputs are then a hundred times too large and no gradient comes through.
+    """
+    from torch import nn
+
+    maps = [*decoder.reduces, decoder.film_mul, decoder.film_add, *decoder.transposed_convolution]
+    for layer in maps:
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            layer.reset_parameters()
+    nn.init.ones_(decoder.film_mul.bias)
+    nn.init.zeros_(decoder.film_add.bias)
 
 
 def save_clipseg(

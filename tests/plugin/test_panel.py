@@ -56,13 +56,13 @@ def test_a_click_chooses_the_node_of_the_level(panel: HierarchyPanel):
 
 
 def test_a_click_into_nothing_shows_all_nodes(panel: HierarchyPanel):
-    panel._select(2)
+    panel.select(2)
     panel.select_at(torch.zeros(3), torch.tensor([0.0, 0.0, -1.0]))
     assert panel.node is None
 
 
 def test_the_tree_is_walked_up_down_and_across(panel: HierarchyPanel):
-    panel._select(3)
+    panel.select(3)
     assert panel.level is Level.SMALL
     panel._go_to_parent()
     assert (panel.node, panel.level) == (1, Level.PART)
@@ -74,7 +74,7 @@ def test_the_tree_is_walked_up_down_and_across(panel: HierarchyPanel):
     assert panel.node == 4
     panel._go_to_child()
     assert panel.node == 4
-    panel._select(0)
+    panel.select(0)
     panel._go_to_parent()
     assert panel.node == 0
     panel._go_to_sibling()
@@ -83,7 +83,7 @@ def test_the_tree_is_walked_up_down_and_across(panel: HierarchyPanel):
 
 def test_all_but_the_chosen_node_is_dimmed(panel: HierarchyPanel, tree: SceneTree):
     palette = torch.from_numpy(level_palette(tree))
-    panel._select(1)
+    panel.select(1)
     shown = panel.gaussian_colors(palette)
     levels = palette.reshape(-1, 3, 3)
     torch.testing.assert_close(shown[:3], levels[:3, Level.SMALL])

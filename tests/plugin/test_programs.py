@@ -195,6 +195,24 @@ def test_training_walks_the_whole_way_with_sam2_and_clipseg(
     tree = load_run(folder).tree
     descriptors = NodeDescriptors.load(folder / "hierarchy" / DESCRIPTORS_FILE)
     assert descriptors.node_ids.tolist() == [node.id for node in tree.nodes]
+    assert "CLIPSeg features are distilled" in output
+    state = checkpoint(folder)["pipeline"]
+    values = state["_model.gauss_params.semantic_features"]
+    assert values.shape == (len(state["_model.gauss_params.means"]), 8)
+    assert values.std() > 0.1
+    kept = state["_model._extra_state"]["semantics"]
+    assert kept["descriptors"]["node_ids"].tolist() == descriptors.node_ids.tolist()
+    must_succeed(
+        run_program(
+            *("ns-render", "dataset", "--load-config", folder / "config.yml"),
+            *("--output-path", tmp_path / "pictures", "--split", "test"),
+            *("--rendered-output-names", "semantics", "relevancy"),
+            cwd=tmp_path,
+        )
+    )
+    # A single held-out view is rendered without a folder of its own.
+    picture = tmp_path / "pictures" / "test" / "semantics.jpg"
+    assert np.asarray(Image.open(picture)).std() > 5
 
 
 @pytest.mark.parametrize(
