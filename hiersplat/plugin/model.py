@@ -26,7 +26,6 @@ from torch.nn import Parameter
 from hiersplat.gaussians.cameras import viewmat_from_camera_to_world
 from hiersplat.gaussians.lifting import render_ids
 from hiersplat.gaussians.picking import pick_gaussian
-from hiersplat.gaussians.rasterization import rasterization
 from hiersplat.gaussians.splats import Splats
 from hiersplat.hierarchy.association import AssociationConfig
 from hiersplat.hierarchy.field import HierarchyFieldConfig, assign, initial_features
@@ -40,6 +39,7 @@ from hiersplat.plugin.errors import one_line_errors
 from hiersplat.plugin.initialization import initial_parameters
 from hiersplat.plugin.palette import level_palette
 from hiersplat.plugin.query_panel import QueryPanel
+from hiersplat.plugin.rendering import blend_values, rasterize
 from hiersplat.plugin.semantics import SceneSemantics, semantic_colors
 from hiersplat.plugin.stage import HierarchyStage
 from hiersplat.plugin.viewer import HierarchyPanel
@@ -292,10 +292,8 @@ class HiersplatModel(SplatfactoModel):
         names = ["hierarchy_features"]
         if self.semantics.projection is not None and self.config.semantics.weight > 0:
             names.append("semantic_features")
-        features = [params[name] for name in names]
-        rendered, alpha, _ = self._rasterize(_detached(params), torch.cat(features, dim=1), view)
-        parts = rendered[0].split([one.shape[1] for one in features], dim=-1)
-        return {**dict(zip(names, parts, strict=True)), "accumulation": alpha[0]}
+        values, alpha = blend_values(params, {name: params[name] for name in names}, view)
+        return {**values, "accumulation": alpha}
 
     def _view(self, camera: Cameras) -> dict[str, Any]:
         factor = self._get_downscale_factor()
@@ -310,25 +308,11 @@ class HiersplatModel(SplatfactoModel):
             "Ks": camera.get_intrinsics_matrices().to(self.device),
             "width": int(camera.width.item()),
             "height": int(camera.height.item()),
+            "rasterize_mode": self.config.rasterize_mode,
         }
         camera.rescale_output_resolution(factor)  # type: ignore[arg-type]
         self.last_size = (view["height"], view["width"])
         return view
-
-    def _rasterize(
-        self, params: dict[str, Tensor], colors: Tensor, view: dict[str, Any], **options: Any
-    ) -> tuple[Tensor, Tensor, dict]:
-        return rasterization(
-            means=params["means"],
-            quats=params["quats"],
-            scales=torch.exp(params["scales"]),
-            opacities=torch.sigmoid(params["opacities"]).squeeze(-1),
-            colors=colors,
-            packed=False,
-            rasterize_mode=self.config.rasterize_mode,
-            **view,
-            **options,
-        )
 
     def _render(
         self, params: dict[str, Tensor], kept: Tensor | None, view: dict[str, Any]
@@ -340,7 +324,7 @@ class HiersplatModel(SplatfactoModel):
             sh_degree = min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
         else:
             colors = torch.sigmoid(colors).squeeze(1)
-        rendered, alpha, self.info = self._rasterize(
+        rendered, alpha, self.info = rasterize(
             params,
             colors,
             view,
@@ -381,16 +365,14 @@ class HiersplatModel(SplatfactoModel):
         if self.semantics.descriptors is not None:
             colors["semantics"] = semantic_colors(self.gauss_params["semantic_features"].detach())
             colors["relevancy"] = self.query.gaussian_relevancy(self._tree).to(self.device)
-        joined = torch.cat(list(colors.values()), dim=1)
         if kept is not None:
-            joined = joined[kept]
-        rendered, alpha, _ = self._rasterize(_detached(params), joined, view)
-        outputs = rendered[0].split([one.shape[1] for one in colors.values()], dim=-1)
-        background = LEVEL_BACKGROUND * (1 - alpha[0])
+            colors = {name: value[kept] for name, value in colors.items()}
+        values, alpha = blend_values(params, colors, view)
+        background = LEVEL_BACKGROUND * (1 - alpha)
         return {
             # Nothing is relevant where there is nothing.
             name: value if name == "relevancy" else (value + background).clamp(0, 1)
-            for name, value in zip(colors, outputs, strict=True)
+            for name, value in values.items()
         }
 
     # --- evaluation and the viewer ------------------------------------------------------------
@@ -425,7 +407,3 @@ class HiersplatModel(SplatfactoModel):
         """
         with torch.no_grad():
             return pick_gaussian(self.splats(), origin.to(self.device), direction.to(self.device))
-
-
-def _detached(params: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in params.items()}
