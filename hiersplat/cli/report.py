@@ -11,6 +11,9 @@ from hiersplat.levels import Level
 
 EVALUATION = "eval.json"
 """Where `ns-eval --output-path RUN/eval.json` puts its figures."""
+_SUMMARY_KEYS = tuple(
+    ["nodes", "seconds", "gaussians", "peak_memory_mb", "cache_bytes_per_view", "segmenter"]
+)
 
 
 def find_run(path: Path) -> Path:
@@ -39,7 +42,10 @@ def _summary_path(run: Path) -> Path:
 
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: holds no table of figures; train again")
+        return content
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; the run has no hierarchy or did not finish") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -61,6 +67,9 @@ def report(
     """
     folder = find_run(run)
     summary = _read_json(_summary_path(folder))
+    missing = [key for key in _SUMMARY_KEYS if key not in summary]
+    if missing:
+        raise ValueError(f"{_summary_path(folder)}: has no {missing[0]!r}; train again")
     evaluation = folder / EVALUATION
     figures = _read_json(evaluation).get("results", {}) if evaluation.exists() else {}
     if json_output:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE
+from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, Cameras
 from torch import Tensor
 
 from hiersplat.scene.blender import blender_images
@@ -181,6 +181,24 @@ def check_images(paths: Sequence[Path]) -> None:
             raise ValueError(
                 f"{path}: not a readable image ({error}); replace it or remove its frame"
             ) from error
+
+
+def check_sizes(paths: Sequence[Path], cameras: Cameras) -> None:
+    """Check that images have the size that their cameras say.
+
+    Raises:
+        ValueError: Naming the first that has another.
+    """
+    from PIL import Image
+
+    sizes = torch.stack((cameras.width, cameras.height), dim=-1).reshape(-1, 2).tolist()
+    for path, (width, height) in zip(paths, sizes, strict=True):
+        with Image.open(path) as image:
+            if image.size != (width, height):
+                raise ValueError(
+                    f"{path}: is {image.width} x {image.height} pixels, but its camera's size is "
+                    f"{width} x {height}; bring it to that size or mend the camera's w and h"
+                )
 
 
 def check_views(data: Path, image_paths: Sequence[Path], camera_to_worlds: Tensor) -> None:

@@ -27,6 +27,7 @@ from hiersplat.plugin.checks import (
     check_blender,
     check_exists,
     check_images,
+    check_sizes,
     check_transforms,
     check_views,
 )
@@ -74,7 +75,10 @@ class HiersplatDataManager(FullImageDatamanager[InputDataset]):
             super().__init__(config, *args, **kwargs)
             outputs = self.train_dataparser_outputs
             check_views(data, outputs.image_filenames, outputs.cameras.camera_to_worlds)
-            check_images(sorted(set(outputs.image_filenames) - set(checked)))
+            for dataset in (self.train_dataset, self.eval_dataset):
+                check_images(sorted(set(dataset.image_filenames) - set(checked)))
+                checked += dataset.image_filenames
+                check_sizes(dataset.image_filenames, dataset._dataparser_outputs.cameras)
             if outputs.alpha_color is not None:
                 # Transparency is kept: over a background that changes with every step nothing
                 # can be painted in its colour. Held-out views are judged over the one given.

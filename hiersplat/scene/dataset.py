@@ -3,6 +3,7 @@
 ``transforms.json`` is written last: a folder without it is no finished data set.
 """
 
+import io
 import json
 import os
 import shutil
@@ -152,10 +153,20 @@ def _write_view(folder: Path, camera: SceneCamera, view: RenderedView) -> None:
     import cv2
 
     path = folder / "images" / f"{camera.name}.png"
-    if not cv2.imwrite(str(path), view.image[..., ::-1]):
-        raise OSError(f"{path}: cannot be written; is the disk full?")
-    write_label_map(label_map_path(folder, path), view.labels)
-    np.save(folder / DEPTH_FOLDER / f"{camera.name}.npy", view.depth)
+    # Encoded in memory: OpenCV's own writing of files says nothing of why it fails.
+    encoded, image = cv2.imencode(".png", np.ascontiguousarray(view.image[..., ::-1]))
+    assert encoded, "an image of 8 bits always fits a PNG"
+    depth = io.BytesIO()
+    np.save(depth, view.depth)
+    try:
+        path.write_bytes(image.tobytes())
+        write_label_map(label_map_path(folder, path), view.labels)
+        (folder / DEPTH_FOLDER / f"{camera.name}.npy").write_bytes(depth.getvalue())
+    except OSError as error:
+        raise OSError(
+            f"{folder}: view {camera.name} cannot be written ({error.strerror or error}); "
+            "free some space or choose another folder with --out"
+        ) from error
 
 
 def sample_surface(

@@ -80,7 +80,8 @@ def triangulate(
 
     config.check()
     if len(images) < 3:
-        raise ValueError(f"{len(images)} posed images; points need at least three")
+        where = f"{images[0].path.parent}: " if images else ""
+        raise ValueError(f"{where}{len(images)} posed images; points need at least three")
     report = progress or (lambda stage, done, total: None)
     pycolmap.logging.minloglevel = 2  # Errors only: it logs every image.
     with tempfile.TemporaryDirectory(prefix="hiersplat-points-") as folder:

@@ -33,6 +33,8 @@ def read_yaml(path: Path, cls: type[T]) -> T:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: is a folder; name the YAML file of a scene") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected a YAML text in UTF-8 ({error.reason})") from None
     return parse_yaml(text, cls, str(path))

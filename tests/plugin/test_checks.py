@@ -4,12 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
 
 from hiersplat.plugin.checks import (
     check_blender,
     check_images,
     check_points,
+    check_sizes,
     check_transforms,
     check_views,
 )
@@ -258,6 +260,19 @@ def test_a_spoiled_image_is_named(tmp_path: Path, images: list[Path], content: b
     images[0].write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(ValueError, match=r"a\.png: not a readable image"):
         check_images(images)
+
+
+def cameras(width: int, height: int) -> Cameras:
+    return Cameras(poses(2), fx=4.0, fy=4.0, cx=2.0, cy=2.0, width=width, height=height)
+
+
+def test_an_image_of_another_size_than_its_camera_is_named(images: list[Path]):
+    check_sizes(images, cameras(4, 4))
+    Image.new("RGB", (4, 3)).save(images[1])
+    with pytest.raises(
+        ValueError, match=r"b\.png: is 4 x 3 pixels, but its camera's size is 4 x 4"
+    ):
+        check_sizes(images, cameras(4, 4))
 
 
 def test_a_pose_that_is_not_finite_is_named(tmp_path: Path, images: list[Path]):

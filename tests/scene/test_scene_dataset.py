@@ -1,5 +1,6 @@
 """Data sets: what is written, what stock nerfstudio makes of it, what an interruption leaves."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,20 @@ def test_interrupted_rendering_leaves_no_transforms_and_no_rubbish(tmp_path, mon
 
     monkeypatch.setattr(dataset, "_write_view", fail_at_third)
     with pytest.raises(OSError, match="no space"):
+        render_dataset(SPEC, tmp_path / "tiny", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_with_the_folder_and_what_to_do(tmp_path, monkeypatch):
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.suffix == ".npy":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"tiny.*cannot be written \(No space left.*free some space"):
         render_dataset(SPEC, tmp_path / "tiny", progress=False)
     assert list(tmp_path.iterdir()) == []
 
