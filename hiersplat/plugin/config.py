@@ -12,13 +12,13 @@ from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from hiersplat.hierarchy.run import allow_numpy_scalars
 from hiersplat.plugin.datamanager import HiersplatDataManagerConfig
 from hiersplat.plugin.model import HiersplatModelConfig
 from hiersplat.plugin.pipeline import HiersplatPipelineConfig
+from hiersplat.plugin.trainer import HiersplatTrainerConfig
 from hiersplat.segmentation.segmenter import load_segmentation_config
 from hiersplat.semantics.config import FeaturesConfig
 
@@ -56,9 +56,9 @@ def _optimizers(max_steps: int) -> dict:
     }
 
 
-def _trainer(method_name: str, preset: str, max_steps: int = 30000) -> TrainerConfig:
+def _trainer(method_name: str, preset: str, max_steps: int = 30000) -> HiersplatTrainerConfig:
     segmentation = load_segmentation_config(_preset(preset))
-    return TrainerConfig(
+    return HiersplatTrainerConfig(
         method_name=method_name,
         steps_per_eval_image=1000,
         steps_per_eval_batch=0,
@@ -81,7 +81,7 @@ def _trainer(method_name: str, preset: str, max_steps: int = 30000) -> TrainerCo
     )
 
 
-def _quickstart() -> TrainerConfig:
+def _quickstart() -> HiersplatTrainerConfig:
     """Small, without weights, and to the end in minutes on two CPU cores."""
     steps = 1200
     config = _trainer("hiersplat-quickstart", "quickstart", max_steps=steps)
