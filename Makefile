@@ -48,7 +48,7 @@ quickstart: install  ## Render a scene, train on it, judge it against the truth,
 	$(BIN)/ns-train hiersplat-quickstart --data scenes/tabletop
 	run=$$(ls -dt outputs/tabletop/hiersplat-quickstart/*/ | head -1) && run=$${run%/} && \
 	$(BIN)/ns-eval --load-config $$run/config.yml --output-path $$run/eval.json && \
-	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/hiersplat-report $$run
+	$(BIN)/hiersplat-report $$run
 
 test: install-browser  ## Run every check: ruff, format, import-linter, types, tests
 	$(BIN)/ruff check .

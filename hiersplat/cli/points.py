@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import OmitArgPrefixes, Positional
 
 from hiersplat.cli.errors import run_cli
+from hiersplat.commands import command
 from hiersplat.scene.points import PointsConfig
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def points(
     how = write_rest(target)
     console.print(
         f"{len(found)} points, {found.errors.mean():.2f} px from their features on average: "
-        f"{target}\nTrain with: ns-train hiersplat --data {target_folder} {how}",
+        f"{target}\nTrain with: {command('ns-train')} hiersplat --data {target_folder} {how}",
         soft_wrap=True,
     )
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from hiersplat.cli.errors import run_cli
+from hiersplat.commands import command
 from hiersplat.levels import Level
 
 EVALUATION = "eval.json"
@@ -100,7 +101,10 @@ def _print_tables(folder: Path, summary: dict, figures: dict) -> None:
         levels.add_row(level.title, str(summary["nodes"][level.title]), *cells)
     console.print(levels)
     if not figures:
-        console.print("no figures yet: run ns-eval as `hiersplat-report --help` says")
+        console.print(
+            f"no figures yet: {command('ns-eval')} --load-config {folder / 'config.yml'} "
+            f"--output-path {folder / EVALUATION}"
+        )
     elif not judged:
         console.print("the data set carries no truth labels, so the levels are not judged")
 
@@ -117,7 +121,7 @@ def _print_tables(folder: Path, summary: dict, figures: dict) -> None:
     console.print(cost)
     console.print(f"run      {folder}")
     console.print(f"pictures {folder / 'hierarchy' / 'sheet.png'}")
-    console.print(f"viewer   ns-viewer --load-config {folder / 'config.yml'}")
+    console.print(f"viewer   {command('ns-viewer')} --load-config {folder / 'config.yml'}")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from hiersplat.cli.errors import run_cli
+from hiersplat.commands import command
 
 
 def render(
@@ -48,7 +49,8 @@ def render(
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"next: ns-train hiersplat-quickstart --data {folder}", soft_wrap=True)
+    train = f"{command('ns-train')} hiersplat-quickstart --data {folder}"
+    console.print(f"next: {train}", soft_wrap=True)
 
 
 def main() -> None:

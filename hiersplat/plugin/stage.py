@@ -16,6 +16,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from hiersplat.commands import command
 from hiersplat.gaussians.lifting import render_ids
 from hiersplat.hierarchy.build import build_tree
 from hiersplat.hierarchy.describing import describe_tree
@@ -204,9 +205,11 @@ class HierarchyStage:
     def after_training(self, step: int) -> None:
         """Say where to look, once nerfstudio has written the last checkpoint."""
         folder = self._run / HIERARCHY_FOLDER
-        CONSOLE.print(f"Pictures: {folder / 'sheet.png'}")
-        CONSOLE.print(f"Figures:  hiersplat-report {self._run}")
-        CONSOLE.print(f"Viewer:   ns-viewer --load-config {self._run / 'config.yml'}")
+        config = self._run / "config.yml"
+        # Lines that are to be copied are not broken.
+        CONSOLE.print(f"Pictures: {folder / 'sheet.png'}", soft_wrap=True)
+        CONSOLE.print(f"Figures:  {command('hiersplat-report')} {self._run}", soft_wrap=True)
+        CONSOLE.print(f"Viewer:   {command('ns-viewer')} --load-config {config}", soft_wrap=True)
 
     def _run_views(self) -> list[RunView]:
         manager = self._datamanager
