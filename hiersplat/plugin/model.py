@@ -111,12 +111,12 @@ class HiersplatModel(SplatfactoModel):
         self._palette: Tensor | None = None
         self.hierarchy_metrics: HierarchyMetrics | None = None
         """Gathers scene-wide figures while a pipeline evaluates all held-out views."""
-        self.panel = HierarchyPanel(self.pick)
+        self.hierarchy = HierarchyPanel(self.pick)
         self.semantics = SceneSemantics()
         """What the scene knows of words."""
         self.query = QueryPanel(
             lambda *question: self.semantics.search(question[0], self.device, *question[1:]),
-            self.panel,
+            self.hierarchy,
             lambda: self.semantics.note,
         )
 
@@ -134,7 +134,7 @@ class HiersplatModel(SplatfactoModel):
         if tree is not None:
             # (N, 9): one colour a level, small to whole.
             self._palette = torch.from_numpy(level_palette(tree)).to(self.device)
-        self.panel.show_tree(tree)
+        self.hierarchy.show_tree(tree)
 
     def splats(self) -> Splats:
         """Return colours and geometry in the project's own form, without gradients."""
@@ -361,7 +361,7 @@ class HiersplatModel(SplatfactoModel):
         assert self._tree is not None
         small, part, whole = self._palette.split(3, dim=1)
         colors = {"level_small": small, "level_part": part, "level_whole": whole}
-        colors["level_selected"] = self.panel.gaussian_colors(self._palette)
+        colors["level_selected"] = self.hierarchy.gaussian_colors(self._palette)
         if self.semantics.descriptors is not None:
             colors["semantics"] = semantic_colors(self.gauss_params["semantic_features"].detach())
             colors["relevancy"] = self.query.gaussian_relevancy(self._tree).to(self.device)

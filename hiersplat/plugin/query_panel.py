@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hiersplat.hierarchy.tree import SceneTree
 from hiersplat.levels import Level
+from hiersplat.plugin.note import ViewerNote
 from hiersplat.plugin.viewer import HierarchyPanel
 from hiersplat.semantics.query import QueryConfig, Ranking
 
@@ -45,7 +46,7 @@ class QueryPanel(nn.Module):
         self.c_find = ViewerButton("Find", cb_hook=lambda _: self.find())
         self.d_best = ViewerButton("Select best", cb_hook=lambda _: self.select_best())
         self.e_forget = ViewerButton("Forget", cb_hook=lambda _: self.forget())
-        self.f_answer = ViewerText("Answer", "type a text, then Find", disabled=True)
+        self.f_answer = ViewerNote("Answer", "type a text, then Find")
 
     def find(self) -> None:
         """Ask what stands in the text box, and say what was found."""

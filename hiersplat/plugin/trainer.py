@@ -140,7 +140,8 @@ def _step_of(path: Path) -> int:
 
 
 def _stop_unwritten(path: Path, error: Exception) -> NoReturn:
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    # torch's writer says of a full disk where in its archive it stopped, nothing more.
+    reason = getattr(error, "strerror", None) or "writing failed, as on a full disk"
     raise InputError(
         f"error: {path}: cannot be written ({reason}); what was written before is kept: free some "
         "space, or choose another folder with --output-dir"

@@ -15,12 +15,12 @@ from nerfstudio.viewer.viewer_elements import (
     ViewerControl,
     ViewerDropdown,
     ViewerNumber,
-    ViewerText,
 )
 from torch import Tensor, nn
 
 from hiersplat.hierarchy.tree import SceneTree
 from hiersplat.levels import UNLABELLED, Level
+from hiersplat.plugin.note import ViewerNote
 
 DIMMED = 0.25
 """Brightness of everything but the chosen node."""
@@ -49,7 +49,7 @@ class HierarchyPanel(nn.Module):
         self.e_child = ViewerButton("Go to largest child", cb_hook=lambda _: self._go_to_child())
         self.f_sibling = ViewerButton("Next sibling", cb_hook=lambda _: self._go_to_sibling())
         self.g_clear = ViewerButton("Show all nodes", cb_hook=lambda _: self.select(NO_NODE))
-        self.h_about = ViewerText("About", "the hierarchy is not built yet", disabled=True)
+        self.h_about = ViewerNote("About", "the hierarchy is not built yet")
         self.control = ViewerControl()
 
     @property
@@ -107,7 +107,7 @@ class HierarchyPanel(nn.Module):
         else:
             one = tree.node(node)
             text = (
-                f"{one.name or one.level.title} {node}: {one.num_gaussians} Gaussians, "
+                f"{one.name or one.level.title} {node}: {one.num_gaussians:,} Gaussians, "
                 f"{len(tree.children(node))} children, agreement {one.agreement:.2f}"
             )
         self.h_about.value = text
