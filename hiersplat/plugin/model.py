@@ -134,6 +134,8 @@ class HiersplatModel(SplatfactoModel):
         if tree is not None:
             # (N, 9): one colour a level, small to whole.
             self._palette = torch.from_numpy(level_palette(tree)).to(self.device)
+        else:
+            self.semantics.forget()
         self.hierarchy.show_tree(tree)
 
     def splats(self) -> Splats:
@@ -149,6 +151,7 @@ class HiersplatModel(SplatfactoModel):
 
     def start_features(self, tree: SceneTree) -> None:
         """Take a tree fresh from association and start the features from it in closed form."""
+        self.semantics.forget()
         self.set_tree(tree)
         parameter = self.gauss_params["hierarchy_features"]
         parameter.data = initial_features(tree, self.config.hierarchy_field).to(parameter.device)

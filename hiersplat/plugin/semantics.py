@@ -44,6 +44,11 @@ class SceneSemantics:
         """What every answer must say of the model it came from; empty for published weights."""
         return self._note
 
+    def forget(self) -> None:
+        """Let go of everything: descriptors are of one tree, a projection of one set of views."""
+        self.projection = None
+        self.descriptors = None
+
     def search(
         self, text: str, device: torch.device, level: Level | None, within: int | None
     ) -> Ranking:

@@ -82,9 +82,16 @@ def tiny_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+FEATURES = (
+    *("--pipeline.datamanager.features.features", "clipseg"),
+    *("--pipeline.datamanager.features.checkpoint", "micro-clipseg"),
+)
+"""The CLIPSeg that comes with the project."""
+
+
 @pytest.fixture(scope="session")
 def finished_run(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """A run of 400 steps on the tiny scene with its true labels, evaluated by ns-eval."""
+    """A run of 400 steps on the tiny scene with its true labels and CLIPSeg features."""
     home = tmp_path_factory.mktemp("runs")
     output = _must_succeed(
         _run_program(
@@ -92,6 +99,7 @@ def finished_run(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             *("--max-num-iterations", 400, "--timestamp", "run"),
             *("--pipeline.model.num-downscales", 0),
             *("--pipeline.datamanager.segmentation.segmenter", "labels"),
+            *FEATURES,
             cwd=home,
         )
     )

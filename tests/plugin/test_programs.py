@@ -47,7 +47,7 @@ def test_ids_and_features_are_in_the_checkpoint(finished_run):
 
 def test_training_says_where_to_look_and_draws_a_sheet(finished_run):
     assert "ns-viewer --load-config" in finished_run.output.replace("\n", "")
-    assert "Training without semantic features" in finished_run.output
+    assert "CLIPSeg features are distilled" in finished_run.output
     sheet = np.asarray(Image.open(finished_run.folder / "hierarchy" / "sheet.png"))
     assert sheet.shape[0] > 500
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100
@@ -58,16 +58,19 @@ def test_training_says_where_to_look_and_draws_a_sheet(finished_run):
 
 def test_a_second_run_segments_nothing_again(finished_run, run_program, must_succeed):
     made = {path: path.stat().st_mtime_ns for path in finished_run.data.glob(".hiersplat/*/*.npz")}
-    assert len(made) == 24
+    assert len(made) == 2 * 24
     output = must_succeed(
         run_program(
             *("ns-train", "hiersplat-quickstart", "--data", finished_run.data),
             *("--max-num-iterations", 2, "--timestamp", "again"),
             *("--pipeline.datamanager.segmentation.segmenter", "labels"),
+            *("--pipeline.datamanager.features.features", "clipseg"),
+            *("--pipeline.datamanager.features.checkpoint", "micro-clipseg"),
             cwd=finished_run.home,
         )
     )
     assert "segmenting" not in output
+    assert "encoding" not in output
     after = {path: path.stat().st_mtime_ns for path in finished_run.data.glob(".hiersplat/*/*.npz")}
     assert made == after
 
@@ -129,7 +132,7 @@ def test_gaussians_are_exported_by_ns_export(finished_run, run_program, must_suc
 def test_resuming_goes_on_training_and_rebuilds_the_hierarchy(
     finished_run, run_program, must_succeed
 ):
-    must_succeed(
+    output = must_succeed(
         run_program(
             *("ns-train", "hiersplat-quickstart", "--data", finished_run.data),
             *("--load-dir", finished_run.folder / "nerfstudio_models"),
@@ -138,6 +141,7 @@ def test_resuming_goes_on_training_and_rebuilds_the_hierarchy(
             cwd=finished_run.home,
         )
     )
+    assert "Training without semantic features" in output
     folder = finished_run.folder.with_name("resumed")
     before, after = checkpoint(finished_run.folder), checkpoint(folder)
     assert after["step"] == before["step"] + 40

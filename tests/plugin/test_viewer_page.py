@@ -1,4 +1,4 @@
-"""The viewer's level widget, driven in a real browser."""
+"""The viewer's panels, driven in a real browser."""
 
 import io
 import os
@@ -93,7 +93,7 @@ def _settled_picture(page) -> np.ndarray:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
-def test_the_level_widget_changes_the_picture(viewer_address):
+def test_the_panels_change_the_picture(viewer_address):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -108,7 +108,16 @@ def test_the_level_widget_changes_the_picture(viewer_address):
         whole = _settled_picture(page)
         _choose(page, "Level", "small")
         small = _settled_picture(page)
+        _choose(page, "Output type", "relevancy")
+        unasked = _settled_picture(page)
+        page.get_by_label("Text", exact=True).first.fill("mug")
+        page.get_by_role("button", name="Find").click()
+        page.wait_for_function(
+            "[...document.querySelectorAll('input')].some(i => i.value.startsWith('best: node'))"
+        )
+        asked = _settled_picture(page)
         browser.close()
     changed = np.abs(whole - small).max(axis=-1) > 30
     assert whole.std() > 5
     assert changed.mean() > 0.02
+    assert (np.abs(asked - unasked).max(axis=-1) > 30).mean() > 0.02
