@@ -17,6 +17,7 @@ from hiersplat.scene.posed_images import (
     pose_of,
     read_transforms,
     require_inside,
+    save_image,
     write_json,
 )
 
@@ -115,10 +116,9 @@ def write_smaller(source: Path, target: Path, factor: int) -> None:
             size = (max(image.width // factor, 1), max(image.height // factor, 1))
             if image.mode == "RGBA":
                 # Averaged with colours weighted by opacity: what is transparent has no colour.
-                image.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA").save(
-                    target
-                )
+                smaller = image.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA")
             else:
-                image.resize(size, Image.Resampling.BOX).save(target)
+                smaller = image.resize(size, Image.Resampling.BOX)
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{source}: spoiled or not an image ({error})") from None
+    save_image(smaller, target)

@@ -3,6 +3,7 @@
 Poses are camera-to-world matrices with OpenGL axes, exactly as in the file.
 """
 
+import io
 import json
 import os
 import shutil
@@ -239,10 +240,20 @@ def write_reduced(path: Path, meta: dict[str, Any], factors: Sequence[int]) -> N
             with Image.open(source) as image:
                 for factor in factors:
                     target = path.parent / f"{_FILE_KEYS[key]}_{factor}" / source.name
-                    target.parent.mkdir(exist_ok=True)
                     size = (max(image.width // factor, 1), max(image.height // factor, 1))
                     how = Image.Resampling.NEAREST if is_mask else Image.Resampling.BOX
-                    image.resize(size, how).save(target, quality=95)
+                    save_image(image.resize(size, how), target)
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write an image whole or not at all, in the format that its name says.
+
+    Raises:
+        CacheError: If it cannot be written; the message names the file.
+    """
+    content = io.BytesIO()
+    image.save(content, Image.registered_extensions()[path.suffix.lower()], quality=95)
+    write_atomically(path, content.getvalue())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hiersplat import cache
+from hiersplat.cache import CacheError
 from hiersplat.cli import points as points_cli
 from hiersplat.scene.blender import write_smaller
 from hiersplat.scene.dataset import render_dataset
@@ -18,6 +20,7 @@ from hiersplat.scene.posed_images import (
     posed_images,
     read_rgb,
     read_transforms,
+    save_image,
     transforms_path,
 )
 from hiersplat.scene.shapes import Box
@@ -374,3 +377,14 @@ def test_files_outside_the_data_set_are_not_linked(
     change_transforms(data, lambda meta: meta["frames"][0].update(file_path="../outside.png"))
     line = expect_error(monkeypatch, capsys, data, "--out", tmp_path / "out", "--max-features", 300)
     assert "outside its own folder" in line
+
+
+def test_full_disk_is_said_with_the_file_that_does_not_fit(tmp_path, monkeypatch):
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left")
+
+    target = tmp_path / "images_2" / "view.jpg"
+    monkeypatch.setattr(cache.os, "fsync", full)
+    with pytest.raises(CacheError, match=r"images_2/view\.jpg: cannot be written \(No space left"):
+        save_image(Image.new("RGB", (8, 8)), target)
+    assert list(target.parent.iterdir()) == []
