@@ -71,10 +71,15 @@ def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
     pytest.fail(f"ns-viewer did not answer in {WAIT_S} s:\n{log.read_text()[-4000:]}")
 
 
+def _input_behind(page, label: str):
+    """The input of the text box or drop-down list behind a label."""
+    box = page.get_by_text(label, exact=True).first.locator("xpath=ancestor::*[.//input][1]//input")
+    return box.first
+
+
 def _choose(page, label: str, option: str) -> None:
     """Choose an option of the drop-down list behind a label."""
-    box = page.get_by_text(label, exact=True).first.locator("xpath=ancestor::*[.//input][1]//input")
-    box.first.click()
+    _input_behind(page, label).click()
     page.get_by_role("option", name=option, exact=True).click()
 
 
@@ -110,11 +115,9 @@ def test_the_panels_change_the_picture(viewer_address):
         small = _settled_picture(page)
         _choose(page, "Output type", "relevancy")
         unasked = _settled_picture(page)
-        page.get_by_label("Text", exact=True).first.fill("mug")
+        _input_behind(page, "Text").fill("mug")
         page.get_by_role("button", name="Find").click()
-        page.wait_for_function(
-            "[...document.querySelectorAll('input')].some(i => i.value.startsWith('best: node'))"
-        )
+        page.get_by_text(re.compile("best: node")).first.wait_for()
         asked = _settled_picture(page)
         browser.close()
     changed = np.abs(whole - small).max(axis=-1) > 30
