@@ -26,14 +26,18 @@ from rich.table import Table
 from scene_data import TruthScene, TruthView, load_scene
 from spoil import spoil
 
-from hiersplat.gaussians.cameras import Camera
 from hiersplat.gaussians.lifting import lift_labels, render_ids
-from hiersplat.gaussians.rasterization import rasterization
 from hiersplat.gaussians.splats import Splats
 from hiersplat.hierarchy.association import AssociationConfig
 from hiersplat.hierarchy.build import build_tree, lift_pyramid
-from hiersplat.hierarchy.field import HierarchyFieldConfig, initial_features, pixel_nodes
-from hiersplat.hierarchy.losses import HierarchyLossConfig, agreeing_labels, hierarchy_losses
+from hiersplat.hierarchy.field import (
+    HierarchyFieldConfig,
+    initial_features,
+    level_codes,
+    render_features,
+    render_nodes,
+)
+from hiersplat.hierarchy.losses import HierarchyLossConfig, edge_targets, hierarchy_losses
 from hiersplat.hierarchy.metrics import HierarchyMetrics
 from hiersplat.hierarchy.surface import sample_surface, view_consistency
 from hiersplat.hierarchy.tree import SceneTree
@@ -170,46 +174,24 @@ def refined(
     """Refine the nested features on the training views, and read nodes off rendered features."""
     config, generator = HierarchyFieldConfig(), torch.Generator().manual_seed(0)
     features = torch.nn.Parameter(initial_features(tree, config))
-    optimizer = torch.optim.Adam([features], lr=0.01)
+    optimizer = torch.optim.Adam([features], lr=0.02)
     started = time.perf_counter()
-    labels = []
+    codes, targets = level_codes(tree, config), []
     for view, pyramid in zip(scene.train, pyramids, strict=True):
         nodes = render_ids(splats, view.camera, tree.node_ids)
-        labels.append(torch.from_numpy(agreeing_labels(pyramid.labels, nodes)).long())
+        targets.append(torch.from_numpy(edge_targets(pyramid.labels, nodes, tree)))
     for _ in range(settings.refined_steps):
-        index = int(torch.randint(len(labels), (1,), generator=generator))
-        image, alpha = render_features(splats, features, scene.train[index].camera)
+        index = int(torch.randint(len(targets), (1,), generator=generator))
+        image, alpha = render_features(splats, scene.train[index].camera, features)
         losses = hierarchy_losses(
-            image, alpha, labels[index], config, HierarchyLossConfig(), generator
+            image, alpha, targets[index], codes, HierarchyLossConfig(), generator
         )
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
     elapsed = time.perf_counter() - started
-    maps = []
-    for view in scene.held_out:
-        with torch.no_grad():
-            image, alpha = render_features(splats, features, view.camera)
-        maps.append(pixel_nodes(image, alpha, features, tree, config))
+    maps = [render_nodes(splats, view.camera, features, tree, config) for view in scene.held_out]
     return {**metrics_of(scene, maps, tree).compute(), "seconds": elapsed}
-
-
-def render_features(
-    splats: Splats, features: torch.Tensor, camera: Camera
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend features over a view; return them with the accumulation."""
-    image, alpha, _ = rasterization(
-        splats.means,
-        splats.quats,
-        splats.scales,
-        splats.opacities,
-        features,
-        camera.viewmat[None],
-        camera.K[None],
-        camera.width,
-        camera.height,
-    )
-    return image[0], alpha[0]
 
 
 def metrics_of(

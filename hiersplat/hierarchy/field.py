@@ -14,6 +14,9 @@ from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from hiersplat.gaussians.cameras import Camera
+from hiersplat.gaussians.rasterization import rasterization
+from hiersplat.gaussians.splats import Splats
 from hiersplat.hierarchy.tree import SceneTree
 from hiersplat.levels import UNLABELLED, Level
 
@@ -101,33 +104,19 @@ def initial_features(
 ) -> Float[Tensor, "num_gaussians dims"]:
     """Give every Gaussian the address of its small node; 0 where it belongs to none."""
     rows = torch.from_numpy(tree.labels(Level.SMALL)).long()
-    codes = _small_rows(tree, node_codes(tree, config))
+    codes = level_codes(tree, config)[Level.SMALL]
     codes = torch.cat([codes, codes.new_zeros(1, config.small_dims)])  # UNLABELLED finds the last
     return codes[rows]
 
 
-def node_prototypes(
-    features: Float[Tensor, "num_gaussians dims"],
-    tree: SceneTree,
-    config: HierarchyFieldConfig,
-) -> Float[Tensor, "num_nodes dims"]:
-    """Mean feature of every node's Gaussians, in the order of ``tree.nodes``.
-
-    Dimensions of finer levels are 0, and a node without Gaussians keeps its address.
-    """
-    prototypes = node_codes(tree, config).to(features)
-    levels = torch.tensor([node.level for node in tree.nodes])
-    for level in Level:
-        rows = torch.nonzero(levels == level)[:, 0].to(features.device)
-        labels = torch.from_numpy(tree.labels(level)).long().to(features.device)
-        labelled = labels != UNLABELLED
-        dims = config.dims(level)
-        sums = features.new_zeros(len(rows), dims)
-        sums.index_add_(0, labels[labelled], features[labelled, :dims])
-        counts = torch.bincount(labels[labelled], minlength=len(rows))
-        found = counts > 0
-        prototypes[rows[found], :dims] = sums[found] / counts[found, None]
-    return prototypes
+def level_codes(
+    tree: SceneTree, config: HierarchyFieldConfig
+) -> tuple[Float[Tensor, "num_small d0"], Float[Tensor, "num_part d1"], Float[Tensor, "n d2"]]:
+    """Addresses of the nodes of each level, in the order of ``tree.labels``, no longer than it."""
+    codes = node_codes(tree, config)
+    rows = [[row for row, node in enumerate(tree.nodes) if node.level == level] for level in Level]
+    small, part, whole = (codes[rows[level], : config.dims(level)] for level in Level)
+    return small, part, whole
 
 
 def affinity(
@@ -140,7 +129,7 @@ def affinity(
 
     Args:
         features: Features of Gaussians, or of pixels divided by their accumulation.
-        query: A clicked feature, or a node's prototype.
+        query: A clicked feature, or a node's address.
         level: Level that decides; at a finer level the result is never larger.
         config: Sizes and radius.
     """
@@ -156,9 +145,9 @@ def assign(
     config: HierarchyFieldConfig,
     neighbours: int = 8,
 ) -> Int[np.ndarray, "3 num_gaussians"]:
-    """Give every Gaussian the small node with the nearest prototype; parents follow.
+    """Give every Gaussian the small node with the nearest address; parents follow.
 
-    Only its own node and the nodes of its nearest neighbours are candidates, so that an address
+    Only its own node and the nodes of its nearest neighbours are candidates, so that a feature
     that drifted cannot send a Gaussian to the other end of the scene. Gaussians without a node
     stay without.
 
@@ -178,9 +167,9 @@ def assign(
     _, nearest = KDTree(means[labelled]).query(means[labelled], k=count)
     candidates = own[labelled[np.asarray(nearest).reshape(-1, count)]]  # (labelled, count)
     candidates = torch.from_numpy(np.concatenate([own[labelled, None], candidates], axis=1)).long()
-    prototypes = _small_rows(tree, node_prototypes(features.detach(), tree, config)).cpu()
+    codes = level_codes(tree, config)[Level.SMALL]
     values = features.detach().cpu()[torch.from_numpy(labelled)]
-    squared = (values[:, None] - prototypes[candidates]).square().sum(dim=-1)
+    squared = (values[:, None] - codes[candidates]).square().sum(dim=-1)
     # Of equal candidates the first wins: the Gaussian's own node.
     chosen = candidates.gather(1, squared.argmin(dim=1, keepdim=True))[:, 0].numpy()
     small_ids = np.full(len(own), UNLABELLED, np.int32)
@@ -191,12 +180,11 @@ def assign(
 def pixel_nodes(
     rendered: Float[Tensor, "height width dims"],
     accumulation: Float[Tensor, "height width 1"],
-    features: Float[Tensor, "num_gaussians dims"],
     tree: SceneTree,
     config: HierarchyFieldConfig,
     min_accumulation: float = 0.5,
 ) -> Int[np.ndarray, "3 height width"]:
-    """Give every pixel of a rendered view the small node with the nearest prototype.
+    """Give every pixel of a rendered view the small node with the nearest address.
 
     A pixel on an edge is a blend of addresses and falls to the nearer one; this is finer than
     rendering one id per Gaussian, because training can shift the blend. Parts and wholes follow.
@@ -205,7 +193,6 @@ def pixel_nodes(
         rendered: Features blended over the pixels.
         accumulation: How far Gaussians cover each pixel; below ``min_accumulation`` a pixel stays
             ``UNLABELLED``.
-        features: Features of the Gaussians, which give the prototypes.
         tree: The nodes.
         config: Sizes of the levels.
         min_accumulation: Least coverage of a labelled pixel.
@@ -215,16 +202,44 @@ def pixel_nodes(
     found = np.full(height * width, UNLABELLED, np.int32)
     covered = accumulation.detach().flatten() >= min_accumulation
     if len(small_ids) and covered.any():
-        prototypes = _small_rows(tree, node_prototypes(features.detach(), tree, config))
+        codes = level_codes(tree, config)[Level.SMALL].to(rendered.device)
         values = rendered.detach().flatten(0, 1)[covered]
         values = values / accumulation.detach().flatten()[covered, None]
         nearest = torch.cat(
-            [torch.cdist(part, prototypes).argmin(dim=1) for part in values.split(1 << 16)]
+            [torch.cdist(part, codes).argmin(dim=1) for part in values.split(1 << 16)]
         )
         found[covered.cpu().numpy()] = small_ids[nearest.cpu().numpy()]
     return tree.lineage(found).reshape(3, height, width)
 
 
-def _small_rows(tree: SceneTree, values: Tensor) -> Tensor:
-    """Rows of the small nodes, in the order of ``tree.labels(Level.SMALL)``."""
-    return values[[row for row, node in enumerate(tree.nodes) if node.level == Level.SMALL]]
+def render_features(
+    splats: Splats, camera: Camera, features: Float[Tensor, "num_gaussians dims"]
+) -> tuple[Float[Tensor, "height width dims"], Float[Tensor, "height width 1"]]:
+    """Blend features over a view, geometry detached; return them with the accumulation."""
+    camera = camera.to(splats.means.device)
+    rendered, alpha, _ = rasterization(
+        splats.means.detach(),
+        splats.quats.detach(),
+        splats.scales.detach(),
+        splats.opacities.detach(),
+        features,
+        camera.viewmat[None],
+        camera.K[None],
+        camera.width,
+        camera.height,
+        packed=False,
+    )
+    return rendered[0], alpha[0]
+
+
+@torch.no_grad()
+def render_nodes(
+    splats: Splats,
+    camera: Camera,
+    features: Float[Tensor, "num_gaussians dims"],
+    tree: SceneTree,
+    config: HierarchyFieldConfig,
+) -> Int[np.ndarray, "3 height width"]:
+    """Render the nodes that the features say, as :func:`pixel_nodes` reads them."""
+    rendered, accumulation = render_features(splats, camera, features)
+    return pixel_nodes(rendered, accumulation, tree, config)

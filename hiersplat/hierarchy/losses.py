@@ -1,18 +1,20 @@
-"""What refines the nested features: contrast between the masks of one view, level by level.
+"""What refines the nested features: every pixel is drawn to the address of its own node.
 
-Masks of one view never contradict each other, so every comparison stays inside a view. Containment
-across levels needs no loss of its own: a level is a prefix (see :mod:`hiersplat.hierarchy.field`).
+The masks of a view say where the edges between nodes run, to within a pixel or two; what is what
+has been settled by all views together. Containment across levels needs no loss of its own: a level
+is a prefix (see :mod:`hiersplat.hierarchy.field`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hiersplat.hierarchy.field import HierarchyFieldConfig
 from hiersplat.hierarchy.overlap import overlap
+from hiersplat.hierarchy.tree import SceneTree
 from hiersplat.levels import UNLABELLED, Level
 
 
@@ -21,12 +23,13 @@ class HierarchyLossConfig:
     """How the features are refined."""
 
     contrast: float = 1.0
-    """Weight of the contrast between masks of a view. 0 leaves the lifted features as they are."""
+    """Weight of the contrast between nodes. 0 leaves the lifted features as they are."""
     level_weights: tuple[float, float, float] = field(default=(1.0, 1.0, 1.0))
     """Weights of small, part and whole."""
-    pixels: int = 2048
-    """Labelled pixels drawn per step. More: smoother gradients; time grows little."""
-    temperature: float = 0.4
+    pixels: int = 16384
+    """Pixels drawn per step, half of them on edges. More: smoother gradients; memory grows with
+    pixels times nodes."""
+    temperature: float = 0.15
     """Squared distance that counts as one unit of evidence. Smaller: only close calls matter."""
     min_accumulation: float = 0.5
     """Pixels that Gaussians cover less than this are not asked."""
@@ -48,19 +51,19 @@ class HierarchyLossConfig:
 def hierarchy_losses(
     rendered: Float[Tensor, "height width dims"],
     accumulation: Float[Tensor, "height width 1"],
-    labels: Int[Tensor, "3 height width"],
-    field_config: HierarchyFieldConfig,
+    targets: Int[Tensor, "3 height width"],
+    codes: Sequence[Float[Tensor, "_ _"]],
     config: HierarchyLossConfig,
     generator: torch.Generator | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Contrast of rendered features between the masks of one view, per level.
+    """Contrast of rendered features between the addresses of all nodes, per level.
 
     Args:
         rendered: Features blended over the pixels of a view.
         accumulation: How far Gaussians cover each pixel, in [0, 1].
-        labels: The view's own mask labels, best after :func:`agreeing_labels`; pixels that are
-            unlabelled at a level or hardly covered are skipped there.
-        field_config: Which dimensions belong to which level.
+        targets: Node of every pixel, from :func:`edge_targets`; pixels that are unlabelled at a
+            level or hardly covered are skipped there.
+        codes: Addresses of the nodes of each level, from :func:`level_codes`.
         config: Weights and settings.
         generator: Draws the pixels; the global one if ``None``.
 
@@ -69,90 +72,145 @@ def hierarchy_losses(
         empty if no pixel is labelled or every weight is 0.
 
     Raises:
-        ValueError: If the labels are of another size than the rendered view.
+        ValueError: If the targets are of another size than the rendered view.
     """
     height, width = rendered.shape[:2]
-    if tuple(labels.shape) != (3, height, width):
-        raise ValueError(f"labels of shape {tuple(labels.shape)} for a view of {width} x {height}")
-    usable = (labels != UNLABELLED).any(dim=0) & (
+    if tuple(targets.shape) != (3, height, width):
+        raise ValueError(f"labels of shape {tuple(targets.shape)} for a view of {width} x {height}")
+    usable = (targets != UNLABELLED).any(dim=0) & (
         accumulation[..., 0].detach() >= config.min_accumulation
     )
-    candidates = torch.nonzero(usable.flatten())[:, 0]
-    if not len(candidates) or config.contrast == 0:
+    if not usable.any() or config.contrast == 0:
         return {}
-    draw = torch.randint(
-        len(candidates),
-        (min(config.pixels, len(candidates)),),
-        generator=generator,
-        device=generator.device if generator is not None else candidates.device,
-    )
-    pixels = candidates[draw.to(candidates.device)]
+    pixels = _draw(usable, edges_of(targets), config.pixels, generator)
     features = rendered.flatten(0, 1)[pixels] / accumulation.flatten(0, 1)[pixels].detach()
     losses = {}
     for level in Level:
         weight = config.contrast * config.level_weights[level]
         if weight > 0:
-            own = labels[level].flatten()[pixels].long()
-            told = own != UNLABELLED
-            level_features = features[told, : field_config.dims(level)]
-            loss = contrast_loss(level_features, own[told], config.temperature)
+            own = targets[level].flatten()[pixels].long()
+            loss = address_loss(features, own, codes[level], config.temperature)
             losses[f"hierarchy_{level.title}"] = weight * loss
     return losses
 
 
-def contrast_loss(
+def address_loss(
     features: Float[Tensor, "num_pixels dims"],
-    labels: Int[Tensor, " num_pixels"],
+    own: Int[Tensor, " num_pixels"],
+    codes: Float[Tensor, "num_nodes level_dims"],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of finding each pixel's mask by the distance to the masks' mean features.
+    """Cross-entropy of finding each pixel's node by the distance to the nodes' addresses.
 
-    Every mask counts the same, however large it is. With a single mask the loss is 0: there is
-    nothing to tell apart.
+    Addresses stand still. Where they may move, or means of a view stand in for them, wrong masks
+    of one view move the nodes of all.
 
     Args:
-        features: Features of labelled pixels.
-        labels: Mask of each pixel, at least 0.
+        features: Features of pixels; dimensions beyond those of the addresses are not looked at.
+        own: Node of each pixel as a row of ``codes``; ``UNLABELLED`` ones are skipped.
+        codes: Addresses of all nodes of a level.
         temperature: Squared distance that counts as one unit of evidence.
     """
-    if not len(labels):
+    told = own != UNLABELLED
+    if not told.any():
         return features.sum() * 0.0
-    masks, own, counts = torch.unique(labels, return_inverse=True, return_counts=True)
-    if len(masks) < 2:
-        return features.sum() * 0.0
-    sums = features.new_zeros(len(masks), features.shape[1]).index_add(0, own, features)
-    centres = sums / counts[:, None]
-    logits = -torch.cdist(features, centres).square() / temperature
-    entropy = torch.nn.functional.cross_entropy(logits, own, reduction="none")
-    return (entropy / counts[own]).sum() / len(masks)
+    values = features[told, : codes.shape[1]]
+    # Squared distances without the features' own squares, which all nodes share.
+    scores = (2 * values @ codes.T - codes.square().sum(dim=1)) / temperature
+    return torch.nn.functional.cross_entropy(scores, own[told])
 
 
-def agreeing_labels(
+def edges_of(labels: Int[Tensor, "3 height width"]) -> Bool[Tensor, "height width"]:
+    """Pixels that have a pixel of another label above, below, left or right, at any level."""
+    edges = torch.zeros(labels.shape[1:], dtype=torch.bool, device=labels.device)
+    down = (labels[:, 1:] != labels[:, :-1]).any(dim=0)
+    right = (labels[:, :, 1:] != labels[:, :, :-1]).any(dim=0)
+    edges[1:] |= down
+    edges[:-1] |= down
+    edges[:, 1:] |= right
+    edges[:, :-1] |= right
+    return edges
+
+
+def _draw(
+    usable: Bool[Tensor, "height width"],
+    edges: Bool[Tensor, "height width"],
+    count: int,
+    generator: torch.Generator | None,
+) -> Int[Tensor, " num_pixels"]:
+    """Draw pixels, half of them on edges: what lies inside a node is settled already."""
+    drawn = []
+    for mask, share in ((usable & edges, count // 2), (usable, count - count // 2)):
+        candidates = torch.nonzero(mask.flatten())[:, 0]
+        if len(candidates) > share:
+            device = generator.device if generator is not None else candidates.device
+            chosen = torch.randint(len(candidates), (share,), generator=generator, device=device)
+            candidates = candidates[chosen.to(candidates.device)]
+        drawn.append(candidates)
+    return torch.cat(drawn)
+
+
+def edge_targets(
     labels: Int[np.ndarray, "3 height width"],
     node_ids: Int[np.ndarray, "3 height width"],
+    tree: SceneTree,
     min_iou: float = 0.75,
+    reach: int = 2,
 ) -> Int[np.ndarray, "3 height width"]:
-    """Leave out masks of a view that no node of the tree matches.
+    """Node of every pixel of a view: that of the tree, its edges moved to where masks have them.
 
-    Association has outvoted masks that are merged, split or on the wrong level; training on them
-    again would bring their mistakes back.
+    Masks that no node matches are left out: association has outvoted what is merged, split or on
+    the wrong level, and training on it again would bring the mistakes back. Masks that do match
+    are believed only near their node, because a mask with a bite or a bulge matches as well.
 
     Args:
         labels: Mask labels of the view.
         node_ids: Nodes rendered to the view, ``UNLABELLED`` where there is none.
-        min_iou: IoU with some node of the same level that a mask needs to stay.
+        tree: The nodes.
+        min_iou: IoU with its node that a mask needs to be heard.
+        reach: Pixels by which a mask may move its node's edges.
 
     Returns:
-        The labels, ``UNLABELLED`` where a mask was left out.
+        Places of nodes among those of their level (as :meth:`SceneTree.labels` counts them).
 
     Raises:
         ValueError: If the maps differ in shape.
     """
     if labels.shape != node_ids.shape:
         raise ValueError(f"labels of shape {labels.shape} for nodes of shape {node_ids.shape}")
-    kept = np.full_like(labels, UNLABELLED)
+    targets = np.full_like(labels, UNLABELLED, dtype=np.int32)
     for level in Level:
-        shared = overlap(labels[level], node_ids[level])
-        good = shared.truth_ids[shared.iou.max(axis=1, initial=0.0) >= min_iou]
-        kept[level] = np.where(np.isin(labels[level], good), labels[level], UNLABELLED)
-    return kept
+        nodes, wanted = node_ids[level], _matched_nodes(labels[level], node_ids[level], min_iou)
+        moves = (wanted != UNLABELLED) & _occurs_within(nodes, wanted, reach)
+        moved = np.where(moves, wanted, nodes)
+        known = moved != UNLABELLED
+        targets[level][known] = np.searchsorted(tree.level_ids(level), moved[known])
+    return targets
+
+
+def _matched_nodes(
+    labels: Int[np.ndarray, "height width"],
+    node_ids: Int[np.ndarray, "height width"],
+    min_iou: float,
+) -> Int[np.ndarray, "height width"]:
+    """Node that matches the mask of each pixel, ``UNLABELLED`` where none does."""
+    shared = overlap(labels, node_ids)
+    table = np.full(int(labels.max(initial=UNLABELLED)) + 2, UNLABELLED, np.int64)
+    if shared.counts.size:
+        matched = shared.iou.max(axis=1) >= min_iou
+        nodes = shared.predicted_ids[shared.iou.argmax(axis=1)]
+        table[shared.truth_ids[matched]] = nodes[matched]
+    return table[labels]  # UNLABELLED (-1) finds the last entry.
+
+
+def _occurs_within(
+    labels: Int[np.ndarray, "height width"], wanted: Int[np.ndarray, "height width"], reach: int
+) -> Bool[np.ndarray, "height width"]:
+    """Whether the wanted label of each pixel occurs at most ``reach`` rows and columns away."""
+    height, width = labels.shape
+    padded = np.pad(labels, reach, constant_values=UNLABELLED - 1)
+    found = np.zeros(labels.shape, bool)
+    for row in range(2 * reach + 1):
+        for column in range(2 * reach + 1):
+            found |= padded[row : row + height, column : column + width] == wanted
+    return found

@@ -49,7 +49,7 @@ def _optimizers(max_steps: int) -> dict:
         "opacities": adam(0.05),
         "scales": adam(0.005),
         "quats": adam(0.001),
-        "hierarchy_features": adam(0.005),
+        "hierarchy_features": adam(0.02),
         "semantic_features": adam(0.02),
         "camera_opt": decaying(1e-4, 5e-7, warmup_steps=1000),
         "bilateral_grid": decaying(2e-3, 1e-4, warmup_steps=1000),

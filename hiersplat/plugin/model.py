@@ -24,11 +24,15 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hiersplat.gaussians.cameras import viewmat_from_camera_to_world
-from hiersplat.gaussians.lifting import render_ids
 from hiersplat.gaussians.picking import pick_gaussian
 from hiersplat.gaussians.splats import Splats
 from hiersplat.hierarchy.association import AssociationConfig
-from hiersplat.hierarchy.field import HierarchyFieldConfig, assign, initial_features
+from hiersplat.hierarchy.field import (
+    HierarchyFieldConfig,
+    assign,
+    initial_features,
+    render_nodes,
+)
 from hiersplat.hierarchy.losses import HierarchyLossConfig, hierarchy_losses
 from hiersplat.hierarchy.metrics import HierarchyMetrics
 from hiersplat.hierarchy.semantic_field import SemanticFieldConfig, distillation_loss
@@ -241,8 +245,8 @@ class HiersplatModel(SplatfactoModel):
             losses = hierarchy_losses(
                 outputs["hierarchy_features"],
                 accumulation,
-                self.stage.trusted_labels(batch["image_idx"]),
-                self.config.hierarchy_field,
+                self.stage.targets(batch["image_idx"]),
+                self.stage.codes,
                 self.config.losses,
             )
             if "semantic_features" in outputs:
@@ -397,7 +401,13 @@ class HiersplatModel(SplatfactoModel):
         if self._tree is not None:
             images["levels"] = torch.cat([outputs[f"level_{level.title}"] for level in Level], 1)
             if self.hierarchy_metrics is not None and "truth" in batch:
-                labels = render_ids(self.splats(), batch["view"], self._tree.node_ids)
+                labels = render_nodes(
+                    self.splats(),
+                    batch["view"],
+                    self.gauss_params["hierarchy_features"].detach(),
+                    self._tree,
+                    self.config.hierarchy_field,
+                )
                 self.hierarchy_metrics.update(batch["view"].name, labels, batch["truth"])
         return metrics, images
 

@@ -20,12 +20,14 @@ from hiersplat.commands import command
 from hiersplat.gaussians.lifting import render_ids
 from hiersplat.hierarchy.build import build_tree
 from hiersplat.hierarchy.describing import describe_tree
-from hiersplat.hierarchy.losses import agreeing_labels
+from hiersplat.hierarchy.field import level_codes
+from hiersplat.hierarchy.losses import edge_targets
 from hiersplat.hierarchy.run import HIERARCHY_FOLDER, RunView, save_hierarchy
 from hiersplat.hierarchy.semantic_field import lift_semantics
 from hiersplat.levels import Level
 from hiersplat.plugin.datamanager import HiersplatDataManager, Split
 from hiersplat.plugin.errors import one_line_errors
+from hiersplat.plugin.matching import require_match
 from hiersplat.plugin.sheet import draw_sheet
 from hiersplat.plugin.summary import write_summary
 from hiersplat.semantics.descriptors import DESCRIPTORS_FILE, NodeDescriptors
@@ -34,8 +36,8 @@ from hiersplat.semantics.projection import fit_projection
 if TYPE_CHECKING:
     from hiersplat.plugin.model import HiersplatModel
 
-MIN_MATCHING_PSNR = 12.0
-"""Given geometry that renders its views worse than this (dB) is not of this data set."""
+_MATCHED_VIEWS = 8
+"""Views that given geometry is compared with."""
 
 
 class HierarchyStage:
@@ -64,7 +66,9 @@ class HierarchyStage:
         strategy.refine_stop_iter = min(strategy.refine_stop_iter, self.start)
         self._seconds = dict(self._datamanager.seconds)
         self._clock = time.perf_counter()
-        self._trusted_labels = lru_cache(maxsize=64)(self._agreeing_labels)
+        self._targets = lru_cache(maxsize=64)(self._edge_targets)
+        self.codes: tuple[Tensor, ...] = ()
+        """Addresses of the tree's nodes per level, while the stage is at work."""
 
     def _lap(self, stage: str) -> None:
         now = time.perf_counter()
@@ -86,16 +90,16 @@ class HierarchyStage:
             with one_line_errors():
                 self._finish()
 
-    def trusted_labels(self, index: int) -> Tensor:
-        """Labels (3, H, W) of a training view without the masks that the tree outvoted."""
-        return self._trusted_labels(index).to(self._model.device)
+    def targets(self, index: int) -> Tensor:
+        """Node (3, H, W) of every pixel of a training view, edges where its masks have them."""
+        return self._targets(index).to(self._model.device)
 
-    def _agreeing_labels(self, index: int) -> Tensor:
+    def _edge_targets(self, index: int) -> Tensor:
         model, manager = self._model, self._datamanager
         assert model.tree is not None
         camera = manager.camera("train", index)
         nodes = render_ids(model.splats(), camera, model.tree.node_ids)
-        return torch.from_numpy(agreeing_labels(manager.pyramid(index).labels, nodes))
+        return torch.from_numpy(edge_targets(manager.pyramid(index).labels, nodes, model.tree))
 
     def _begin(self) -> None:
         model, manager = self._model, self._datamanager
@@ -124,6 +128,8 @@ class HierarchyStage:
             progress.update(task, description="done", completed=1.0)
         self._lap("association")
         model.start_features(tree)
+        codes = level_codes(tree, model.config.hierarchy_field)
+        self.codes = tuple(code.to(model.device) for code in codes)
         counts = ", ".join(f"{len(tree.level_ids(level))} {level.title}" for level in Level)
         CONSOLE.log(
             f"Hierarchy of {count} views in {self._seconds['association']:.1f} s: {counts} nodes."
@@ -155,21 +161,19 @@ class HierarchyStage:
         )
 
     def _check_match(self) -> None:
-        """Compare the given geometry with a view: another data set's would lift nonsense."""
+        """Compare the given geometry with some views: another data set's would lift nonsense."""
         model, manager = self._model, self._datamanager
+        cameras = manager.train_dataset.cameras
+        count = min(_MATCHED_VIEWS, len(cameras))
+        places = torch.linspace(0, len(cameras) - 1, count).round().long().tolist()
         model.eval()
-        camera = manager.train_dataset.cameras[0:1].to(model.device)
         with torch.no_grad():
-            rendered = model.get_outputs(camera)["rgb"]
+            renderings = [
+                model.get_outputs(cameras[i : i + 1].to(model.device))["rgb"].cpu() for i in places
+            ]
         model.train()
-        truth = torch.from_numpy(manager.image("train", 0)).to(model.device) / 255
-        psnr = float(model.psnr(rendered, truth))
-        if psnr < MIN_MATCHING_PSNR:
-            raise ValueError(
-                f"{model.config.geometry}: renders view {manager.view_name('train', 0)} at only "
-                f"{psnr:.1f} dB; it does not belong to {manager.data}, or its frame is not that "
-                "of this data set"
-            )
+        images = [torch.from_numpy(manager.image("train", i)) / 255 for i in places]
+        require_match(str(model.config.geometry), str(manager.data), renderings, images)
 
     def _finish(self) -> None:
         model = self._model

@@ -4,14 +4,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hiersplat.gaussians.cameras import Camera, viewmat_from_camera_to_world
+from hiersplat.gaussians.lifting import render_ids
+from hiersplat.gaussians.splats import Splats
 from hiersplat.hierarchy.field import (
     HierarchyFieldConfig,
     affinity,
     assign,
     initial_features,
+    level_codes,
     node_codes,
-    node_prototypes,
     pixel_nodes,
+    render_nodes,
     spread_directions,
 )
 from hiersplat.hierarchy.tree import Node, SceneTree
@@ -114,17 +118,14 @@ def test_drifted_feature_cannot_send_a_gaussian_across_the_scene():
     assert assign(features, tree, means, CONFIG)[0, 2] == tree.node_ids[0, 2]
 
 
-def test_prototype_is_the_mean_of_the_members_and_an_empty_node_keeps_its_address():
-    tree, means = grove()
-    emptied = tree.node_ids[0].copy()
-    emptied[emptied == 9] = 10
-    tree = tree.with_node_ids(emptied, means)
-    features = torch.randn(60, CONFIG.small_dims, generator=torch.Generator().manual_seed(0))
-    prototypes = node_prototypes(features, tree, CONFIG)
-    members = torch.from_numpy(tree.gaussians_of(3))
-    assert torch.allclose(prototypes[3, :8], features[members, :8].mean(dim=0), atol=1e-6)
-    assert (prototypes[3, 8:] == 0).all()
-    assert torch.equal(prototypes[9], node_codes(tree, CONFIG)[9])
+def test_addresses_of_a_level_are_in_the_order_of_its_labels():
+    tree, _ = grove()
+    codes, all_codes = level_codes(tree, CONFIG), node_codes(tree, CONFIG)
+    for level in Level:
+        assert codes[level].shape[1] == CONFIG.dims(level)
+        for place, node_id in enumerate(tree.level_ids(level).tolist()):
+            row = [node.id for node in tree.nodes].index(node_id)
+            assert torch.equal(codes[level][place], all_codes[row, : CONFIG.dims(level)])
 
 
 def test_pixels_take_the_nearest_node_and_uncovered_ones_none():
@@ -133,10 +134,30 @@ def test_pixels_take_the_nearest_node_and_uncovered_ones_none():
     rendered = features[[0, 20, 40, 58]].reshape(2, 2, -1) * 0.8
     rendered[0, 0] = 0.8 * (0.7 * features[0] + 0.3 * features[20])  # a blend on an edge
     alpha = torch.tensor([[0.8, 0.8], [0.8, 0.2]])[..., None]
-    ids = pixel_nodes(rendered, alpha, features, tree, CONFIG)
+    ids = pixel_nodes(rendered, alpha, tree, CONFIG)
     assert ids.shape == (3, 2, 2)
     assert ids.reshape(3, 4).T[:3].tolist() == tree.node_ids[:, [0, 20, 40]].T.tolist()
     assert (ids[:, 1, 1] == UNLABELLED).all()
+
+
+def test_closed_form_features_render_to_the_ids_of_the_gaussians():
+    tree, means = grove()
+    splats = Splats(
+        means=torch.from_numpy(means),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(60, 1),
+        log_scales=torch.full((60, 3), 0.4).log(),
+        logit_opacities=torch.full((60,), 4.0),
+        sh=torch.zeros(60, 1, 3),
+    )
+    pose = torch.eye(4)
+    pose[:3, 3] = torch.tensor([29.5, 0, 40])
+    K = torch.tensor([[40.0, 0, 32], [0, 40.0, 8], [0, 0, 1]])
+    camera = Camera("front", viewmat_from_camera_to_world(pose[:3]), K, 64, 16)
+    drawn = render_nodes(splats, camera, initial_features(tree, CONFIG), tree, CONFIG)
+    ids = render_ids(splats, camera, tree.node_ids)
+    seen = (drawn[0] != UNLABELLED) & (ids[0] != UNLABELLED)
+    assert seen.sum() > 50
+    assert (drawn[:, seen] == ids[:, seen]).mean() > 0.97  # three nodes may meet in a pixel
 
 
 def test_empty_tree_has_empty_answers():
@@ -144,7 +165,7 @@ def test_empty_tree_has_empty_answers():
     features = initial_features(tree, CONFIG)
     assert (features == 0).all()
     assert (assign(features, tree, np.zeros((4, 3)), CONFIG) == UNLABELLED).all()
-    ids = pixel_nodes(torch.zeros(1, 1, 16), torch.ones(1, 1, 1), features, tree, CONFIG)
+    ids = pixel_nodes(torch.zeros(1, 1, 16), torch.ones(1, 1, 1), tree, CONFIG)
     assert (ids == UNLABELLED).all()
 
 

@@ -2,34 +2,52 @@ import numpy as np
 import pytest
 import torch
 
-from hiersplat.hierarchy.field import HierarchyFieldConfig
+from hiersplat.hierarchy.field import HierarchyFieldConfig, initial_features, level_codes
 from hiersplat.hierarchy.losses import (
     HierarchyLossConfig,
-    agreeing_labels,
-    contrast_loss,
+    address_loss,
+    edge_targets,
+    edges_of,
     hierarchy_losses,
 )
+from hiersplat.hierarchy.tree import Node, SceneTree
 from hiersplat.levels import UNLABELLED, Level
 
 FIELD = HierarchyFieldConfig()
 
 
+def quilt_tree() -> SceneTree:
+    """Two wholes, each of one part of two smalls; four Gaussians, one a small."""
+    nodes = [Node(i, Level.WHOLE, UNLABELLED) for i in range(2)]
+    nodes += [Node(2 + i, Level.PART, i) for i in range(2)]
+    nodes += [Node(4 + i, Level.SMALL, 2 + i // 2) for i in range(4)]
+    small = np.arange(4)
+    return SceneTree(tuple(nodes), np.stack([4 + small, 2 + small // 2, small // 2]))
+
+
+TREE = quilt_tree()
+CODES = level_codes(TREE, FIELD)
+
+
 def quilt() -> tuple[torch.Tensor, torch.Tensor]:
-    """Four smalls in two parts in one whole, as 8 x 8 pixels, and an address for each small."""
+    """Place of the node of 8 x 8 pixels at every level, four smalls in all, and their addresses."""
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     small = (rows // 4) * 2 + columns // 4
-    labels = torch.stack([small, small // 2, torch.zeros_like(small)])
-    addresses = torch.zeros(4, FIELD.small_dims)
-    addresses[:, 4] = torch.tensor([1.0, 1.0, -1.0, -1.0])
-    addresses[:, 8] = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    return labels, addresses[small]
+    return torch.stack([small, small // 2, small // 2]), initial_features(TREE, FIELD)[small]
 
 
-def losses_of(rendered, labels, alpha=1.0, **settings):
+def quilt_nodes() -> np.ndarray:
+    """Node ids of the quilt's pixels, as rendered."""
+    places = quilt()[0].numpy()
+    ids = [TREE.level_ids(level)[places[level]] for level in Level]
+    return np.stack(ids).astype(np.int32)
+
+
+def losses_of(rendered, targets, alpha=1.0, **settings):
     accumulation = torch.full((*rendered.shape[:2], 1), alpha)
     generator = torch.Generator().manual_seed(0)
     config = HierarchyLossConfig(**settings)
-    return hierarchy_losses(rendered * alpha, accumulation, labels, FIELD, config, generator)
+    return hierarchy_losses(rendered * alpha, accumulation, targets, CODES, config, generator)
 
 
 def test_right_addresses_cost_nothing_and_wrong_ones_much():
@@ -38,12 +56,12 @@ def test_right_addresses_cost_nothing_and_wrong_ones_much():
     wrong = torch.zeros_like(right)
     assert losses_of(wrong, labels)["hierarchy_small"] > 1.0
     assert losses_of(wrong, labels)["hierarchy_part"] > 0.5
+    assert losses_of(-right, labels)["hierarchy_whole"] > 2.0
 
 
-def test_one_mask_has_nothing_to_tell_apart():
-    labels, _ = quilt()
-    noise = torch.randn(8, 8, 16, generator=torch.Generator().manual_seed(1))
-    assert losses_of(noise, labels)["hierarchy_whole"] == 0
+def test_one_node_has_nothing_to_tell_apart():
+    noise = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+    assert address_loss(noise, torch.zeros(8, dtype=torch.long), torch.ones(1, 4), 0.15) == 0
 
 
 def test_coarser_levels_look_at_their_prefix_only():
@@ -69,7 +87,7 @@ def test_unlabelled_and_uncovered_pixels_get_no_gradient():
     accumulation[1] = 0.1
     rendered = (0.3 * right).requires_grad_()
     config = HierarchyLossConfig()
-    sum(hierarchy_losses(rendered, accumulation, labels, FIELD, config).values()).backward()
+    sum(hierarchy_losses(rendered, accumulation, labels, CODES, config).values()).backward()
     assert rendered.grad is not None
     assert (rendered.grad[:2] == 0).all()
     assert (rendered.grad[2:] != 0).any()
@@ -110,21 +128,38 @@ def test_descending_the_loss_sorts_pixels_into_their_masks():
     assert losses_of(features, labels)["hierarchy_small"].item() < 0.2 * before
 
 
-def test_contrast_weighs_masks_alike_whatever_their_size():
-    values = torch.tensor([[0.0], [0.0], [0.0], [1.0]])
-    labels = torch.tensor([0, 0, 0, 1])
-    repeated = contrast_loss(
-        values.repeat_interleave(torch.tensor([5, 5, 5, 1]), 0),
-        labels.repeat_interleave(torch.tensor([5, 5, 5, 1]), 0),
-        0.5,
-    )
-    assert torch.allclose(contrast_loss(values, labels, 0.5), repeated)
+def test_address_loss_has_the_gradient_of_its_value():
+    own = torch.tensor([0, 0, 1, 1, 2, UNLABELLED])
+    codes = torch.randn(3, 2, dtype=torch.float64)
+    features = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: address_loss(x, own, codes, 0.5), features)
 
 
-def test_contrast_has_the_gradient_of_its_value():
-    labels = torch.tensor([0, 0, 1, 1, 2])
-    features = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: contrast_loss(x, labels, 0.5), features)
+def test_address_loss_is_the_cross_entropy_of_squared_distances():
+    own = torch.tensor([0, 2, 1])
+    codes, features = torch.randn(3, 4), torch.randn(3, 4)
+    scores = -torch.cdist(features, codes).square() / 0.3
+    expected = -scores.log_softmax(dim=1)[torch.arange(3), own].mean()
+    assert torch.allclose(address_loss(features, own, codes, 0.3), expected, atol=1e-4)
+
+
+def test_half_of_the_pixels_are_drawn_on_edges():
+    targets = torch.zeros(3, 40, 40, dtype=torch.long)
+    targets[:, :, 20:] = 1
+    edges = edges_of(targets)
+    assert edges.sum() == 80
+    assert edges[:, 19:21].all()
+    rendered = torch.zeros(40, 40, 16, requires_grad=True)
+    config = HierarchyLossConfig(pixels=60)
+    generator = torch.Generator().manual_seed(0)
+    accumulation = torch.ones(40, 40, 1)
+    sum(
+        hierarchy_losses(rendered, accumulation, targets, CODES, config, generator).values()
+    ).backward()
+    assert rendered.grad is not None
+    asked = (rendered.grad != 0).any(dim=-1)
+    assert 20 <= (asked & edges).sum() <= 40  # 30 draws with replacement, and a few by chance
+    assert 20 <= (asked & ~edges).sum() <= 30
 
 
 @pytest.mark.parametrize(
@@ -148,16 +183,39 @@ def test_levels_are_named_as_the_levels_are():
     assert set(losses_of(right, labels)) == names
 
 
-def test_masks_that_no_node_matches_are_left_out_at_their_level_only():
-    labels = quilt()[0].numpy().astype(np.int32)
-    nodes = labels + 10
-    merged = labels.copy()
-    merged[0, :4] = 0  # this view joined the two upper smalls
-    kept = agreeing_labels(merged, nodes)
-    assert (kept[0, :4] == UNLABELLED).all()
-    assert np.array_equal(kept[0, 4:], merged[0, 4:])
-    assert np.array_equal(kept[1:], merged[1:])
-    assert np.array_equal(agreeing_labels(labels, nodes), labels)
+def test_masks_as_rendered_change_nothing():
+    nodes = quilt_nodes()
+    places = quilt()[0].numpy()
+    assert np.array_equal(edge_targets(nodes + 30, nodes, TREE), places)
+    assert np.array_equal(edge_targets(np.full_like(nodes, UNLABELLED), nodes, TREE), places)
+
+
+def test_mask_moves_an_edge_by_its_reach_and_no_farther():
+    nodes = quilt_nodes()
+    masks = nodes.copy()
+    masks[0, :4, 4:7] = 4  # this view lets the upper left small reach three columns too far
+    moved = edge_targets(masks, nodes, TREE, min_iou=0.5, reach=2)
+    assert (moved[0, :4, :6] == 0).all()
+    assert (moved[0, :4, 6:] == 1).all()
+    assert np.array_equal(moved[1:], edge_targets(nodes, nodes, TREE)[1:])
+
+
+def test_masks_that_no_node_matches_are_not_heard():
+    nodes = quilt_nodes()
+    merged = nodes.copy()
+    merged[0, :4] = 4  # this view joined the two upper smalls
+    assert np.array_equal(edge_targets(merged, nodes, TREE), edge_targets(nodes, nodes, TREE))
+
+
+def test_pixels_without_a_node_are_targets_only_where_a_mask_reaches_over():
+    nodes = quilt_nodes()
+    masks = nodes.copy()
+    nodes[:, :, 7:] = UNLABELLED
+    nodes[:, 7, :] = UNLABELLED
+    masks[:, 7, :] = UNLABELLED
+    targets = edge_targets(masks, nodes, TREE)
+    assert (targets[:, :7, 7] != UNLABELLED).all()
+    assert (targets[:, 7] == UNLABELLED).all()
 
 
 def test_pixels_unlabelled_at_one_level_still_train_the_others():
@@ -170,4 +228,4 @@ def test_pixels_unlabelled_at_one_level_still_train_the_others():
 
 def test_nodes_of_another_size_are_refused():
     with pytest.raises(ValueError, match="for nodes of shape"):
-        agreeing_labels(np.zeros((3, 2, 2), np.int32), np.zeros((3, 2, 3), np.int32))
+        edge_targets(np.zeros((3, 2, 2), np.int32), np.zeros((3, 2, 3), np.int32), TREE)
