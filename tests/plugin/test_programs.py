@@ -234,7 +234,7 @@ def test_bad_data_ends_in_one_line_that_names_the_file(
     result = run_program(
         *("ns-train", "hiersplat-quickstart", "--data", copied_scene), cwd=tmp_path
     )
-    assert result.returncode != 0
+    assert result.returncode == 2
     assert "Traceback" not in result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -246,7 +246,7 @@ def test_missing_weights_say_where_to_put_them(finished_run, run_program, tmp_pa
         *("ns-train", "hiersplat", "--data", finished_run.data, "--vis", "tensorboard"),
         cwd=tmp_path,
     )
-    assert result.returncode != 0
+    assert result.returncode == 2
     assert "Traceback" not in result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
