@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from hiersplat.segmentation.proposals import Record
+from hiersplat.segmentation.sam2_boxes import without_duplicates
 from hiersplat.segmentation.sam2_decoder import PointDecoder, product_type
-from hiersplat.segmentation.sam2_memory import in_batches
+from hiersplat.segmentation.sam2_memory import in_batches, return_freed_memory
 from hiersplat.segmentation.sam2_model import encode_image
 from hiersplat.segmentation.sam2_postprocess import (
     dense_of_edges,
@@ -75,6 +76,8 @@ class CropSegmenter:
     def records(self, image: UInt8[np.ndarray, "height width 3"], output_mode: str) -> list[Record]:
         """Return the masks of an image as SAM's records."""
         found = self._find(image)
+        # Dense masks are the largest things of all, and what found them is done with.
+        return_freed_memory()
         shape = image.shape[:2]
         return [_record(found, row, shape, output_mode) for row in range(len(found.edges))]
 
@@ -94,7 +97,7 @@ class CropSegmenter:
             sides = found.crop_boxes[:, 2:] - found.crop_boxes[:, :2]
             # Masks of smaller crops are preferred.
             scores = 1 / sides.prod(axis=1).astype(np.float32)
-            found = found.pick(_without_duplicates(found.boxes, scores, config.crop_nms_thresh))
+            found = found.pick(without_duplicates(found.boxes, scores, config.crop_nms_thresh))
         return found
 
     def _find_in_crop(
@@ -104,6 +107,7 @@ class CropSegmenter:
         crop = np.ascontiguousarray(image[box[1] : box[3], box[0] : box[2]])
         kind = product_type(config.precision, self._model.device)
         decoder = PointDecoder(self._model, encode_image(self._model, crop, kind), kind)
+        return_freed_memory()
         points = (self._grids[layer] * (crop.shape[1], crop.shape[0])).astype(np.float32)
 
         def find(some: Float[np.ndarray, "points 2"]) -> FoundMasks:
@@ -114,7 +118,7 @@ class CropSegmenter:
                 lambda batch: FoundMasks.join(spread(find, batch)), points, config.points_per_batch
             )
         found = FoundMasks.join(parts)
-        kept = _without_duplicates(found.boxes, found.predicted_iou, config.box_nms_thresh)
+        kept = without_duplicates(found.boxes, found.predicted_iou, config.box_nms_thresh)
         found = found.pick(kept)
         found.points = found.points + box[:2].astype(np.float32)
         return found
@@ -163,16 +167,6 @@ def _cut_by_crop(
     near_crop = np.abs(boxes - crop_box) <= 20
     near_image = np.abs(boxes - image_box) <= 20
     return np.any(near_crop & ~near_image, axis=1)
-
-
-def _without_duplicates(
-    boxes: Int[np.ndarray, "masks 4"], scores: Float[np.ndarray, " masks"], max_iou: float
-) -> Int[np.ndarray, " kept"]:
-    """Return the masks whose box no better mask's box overlaps by more, best first."""
-    from torchvision.ops import nms
-
-    order = nms(torch.as_tensor(boxes, dtype=torch.float32), torch.as_tensor(scores), max_iou)
-    return order.numpy()
 
 
 def _record(found: FoundMasks, row: int, shape: tuple[int, int], output_mode: str) -> Record:

@@ -1,6 +1,8 @@
 """Batches that fit: out of memory costs the batch that failed, not the image."""
 
+import ctypes
 import logging
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -61,3 +63,15 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return "out of memory" in text or "can't allocate memory" in text or "bad_alloc" in text
+
+
+def return_freed_memory() -> None:
+    """Give memory that has been freed back to the system.
+
+    The C library keeps what its threads have freed for themselves, which no other thread can
+    use: more than 100 MB after an image has been encoded. Libraries without this call, such as
+    those of other systems, keep less.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)

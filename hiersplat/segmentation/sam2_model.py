@@ -108,14 +108,24 @@ def encode_image(
         image: RGB.
         product_type: Type of the encoder's matrix products; the features are float32 always.
     """
-    from torchvision.transforms.functional import normalize, resize, to_tensor
+    pixels = torch.stack([_resized(image[..., channel], model.image_size) for channel in range(3)])
+    mean, spread = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    pixels = ((pixels - mean) / spread)[None].to(model.device)
+    if model.device.type == "cpu":
+        from hiersplat.segmentation.sam2_encoder import encoded
 
-    pixels = resize(to_tensor(image), [model.image_size, model.image_size], antialias=True)
-    pixels = normalize(pixels, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    lower = product_type != torch.float32
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=lower):
-        encoded = model.forward_image(pixels[None].to(model.device))
-    *high_res, embedding = (level.float() for level in encoded["backbone_fpn"][-3:])
+        embedding, *high_res = encoded(model, pixels, product_type)
+    else:
+        *high_res, embedding = model.forward_image(pixels)["backbone_fpn"][-3:]
     if model.directly_add_no_mem_embed:
         embedding = embedding + model.no_mem_embed.view(1, -1, 1, 1)
     return ImageFeatures(embedding, (high_res[0], high_res[1]))
+
+
+def _resized(channel: UInt8[np.ndarray, "height width"], size: int) -> Float[Tensor, "size size"]:
+    """Resize as torchvision does for the official predictor, whose import takes 130 MB."""
+    values = torch.from_numpy(np.ascontiguousarray(channel)).float().div_(255)[None, None]
+    if values.shape[2:] == (size, size):
+        return values[0, 0]
+    options = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    return torch.nn.functional.interpolate(values, (size, size), **options)[0, 0]

@@ -25,15 +25,11 @@ Spread = Callable[
 
 
 @contextmanager
-def spreading(device: torch.device) -> Iterator[Spread]:
-    """Give a function that applies work to chunks of points and returns the results in order.
+def workers() -> Iterator[ThreadPoolExecutor]:
+    """Give as many single-threaded workers as torch has threads, and set those aside meanwhile.
 
-    On a CPU torch's own threads are set aside meanwhile; there is one generator at work at a
-    time then. Elsewhere points are one chunk.
+    There is one generator at work at a time then.
     """
-    if device.type != "cpu":
-        yield lambda work, points: [work(points)]
-        return
     with _one_at_a_time:
         num_threads = torch.get_num_threads()
         # Without this a worker's products would each wake all of torch's threads.
@@ -42,9 +38,23 @@ def spreading(device: torch.device) -> Iterator[Spread]:
             with ThreadPoolExecutor(
                 num_threads, initializer=torch.set_num_threads, initargs=(1,)
             ) as pool:
-                yield lambda work, points: list(pool.map(work, _chunks(points, num_threads)))
+                yield pool
         finally:
             torch.set_num_threads(num_threads)
+
+
+@contextmanager
+def spreading(device: torch.device) -> Iterator[Spread]:
+    """Give a function that applies work to chunks of points and returns the results in order.
+
+    On a CPU workers do it; elsewhere points are one chunk.
+    """
+    if device.type != "cpu":
+        yield lambda work, points: [work(points)]
+        return
+    num_workers = torch.get_num_threads()
+    with workers() as pool:
+        yield lambda work, points: list(pool.map(work, _chunks(points, num_workers)))
 
 
 def _chunks(
