@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int, Int8, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import distance_transform_edt, find_objects
 
 from hiersplat.hierarchy.consistency import AGREES, DISAGREES
 from hiersplat.hierarchy.evidence import Evidence, masks_as_nodes
 from hiersplat.hierarchy.inspection import Inspection
-from hiersplat.hierarchy.overlap import overlap
+from hiersplat.hierarchy.overlap import compact, overlap
 from hiersplat.levels import UNLABELLED, Level
 from hiersplat.segmentation.panels import color_labels, draw_contours, overlay, picture_grid
 
@@ -32,7 +34,7 @@ def level_sheet(inspection: Inspection, level: Level, max_views: int = 8) -> Pic
         rows.append(
             [
                 (view.name, view.image),
-                ("nodes", draw_contours(overlay(view.image, nodes, 0.6), nodes)),
+                ("nodes, numbered as for --node", _nodes_picture(view.image, nodes)),
                 ("masks, in their node's colour", _masks_picture(view.masks[level], masks)),
                 (text, _paint(view.image, inspection.agreements[place][level])),
             ]
@@ -69,8 +71,9 @@ def node_sheet(inspection: Inspection, node_id: int, max_views: int = 8) -> Pict
                 (f"IoU {iou:.2f}", _paint(view.image, agreement)),
             ]
         )
-    title = f"node {node_id} ({node.level.title}): {len(rows)} of {len(node.views)} views"
-    return picture_grid(rows, f"{title}, the worst first", _CELL)
+    count = f"{len(rows)} of {len(node.views)} views, the worst first"
+    title = f"node {node_id} ({node.level.title}): {count}; green is in both, red in one only"
+    return picture_grid(rows, title, _CELL)
 
 
 def _views_to_show(inspection: Inspection, level: Level, max_views: int) -> list[int]:
@@ -90,6 +93,24 @@ def _best_mask(view: Evidence, level: Level, node_id: int) -> np.ndarray:
     shared = overlap(np.where(masks < 0, UNLABELLED, view.rendered[level]), masks)
     row = int(np.searchsorted(shared.truth_ids, node_id))
     return masks == shared.predicted_ids[shared.iou[row].argmax()]
+
+
+def _nodes_picture(image: Picture, nodes: Int[np.ndarray, "height width"]) -> Picture:
+    """Nodes in their colours, with their ids wherever there is room for one."""
+    picture = Image.fromarray(draw_contours(overlay(image, nodes, 0.6), nodes))
+    draw = ImageDraw.Draw(picture)
+    size = max(9, round(0.045 * max(nodes.shape)))
+    font = ImageFont.load_default(size=size)
+    ids, places = compact(nodes)
+    for place, box in enumerate(find_objects(places + 1)):
+        # Deepest inside the node: the middle of its box may be outside it.
+        depth = distance_transform_edt(np.pad(places[box] == place, 1))
+        if depth.max() >= 0.4 * size:
+            row, column = np.unravel_index(depth.argmax(), depth.shape)
+            where = (int(box[1].start + column - 1), int(box[0].start + row - 1))
+            number = str(ids[place])
+            draw.text(where, number, _OUTLINE, font, "mm", stroke_width=1, stroke_fill=(0, 0, 0))
+    return np.array(picture)
 
 
 def _masks_picture(masks: np.ndarray, named: np.ndarray) -> Picture:
