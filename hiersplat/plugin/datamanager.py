@@ -38,6 +38,8 @@ from hiersplat.segmentation.segmenter import SegmentationConfig, View
 from hiersplat.semantics.config import FeaturesConfig
 
 Split = Literal["train", "eval"]
+MAX_HULL_POINTS = 12000
+"""Points taken from silhouettes; densification adds Gaussians where more are needed."""
 
 
 @dataclass
@@ -90,6 +92,8 @@ class HiersplatDataManager(FullImageDatamanager[InputDataset]):
             self._prepared: PreparedViews | None = None
             if self.test_mode == "val":
                 self._prepared = self._prepare()
+                if "points3D_xyz" not in outputs.metadata:
+                    outputs.metadata.update(self._hull_points())
         self._pyramid_labels = lru_cache(maxsize=64)(self._read_pyramid_labels)
         self._features = lru_cache(maxsize=64)(lambda index: self.prepared.features(index))
 
@@ -130,6 +134,30 @@ class HiersplatDataManager(FullImageDatamanager[InputDataset]):
         )
         self.seconds["masks and features"] = time.perf_counter() - began
         return prepared
+
+    def _hull_points(self) -> dict[str, Tensor]:
+        """Find points to start from where the views are cut out; nothing elsewhere."""
+        from hiersplat.gaussians.hull import silhouette_hull
+
+        images = [one["image"] for one in self.cached_train]
+        if any(image.shape[2] != 4 or image.dtype != torch.uint8 for image in images):
+            return {}
+        cameras = (self.camera("train", index) for index in range(len(images)))
+        views = [
+            (camera, image.cpu().numpy()) for camera, image in zip(cameras, images, strict=True)
+        ]
+        box = self.train_dataset.scene_box.aabb.double().numpy()
+        found = silhouette_hull(views, box[0], box[1], MAX_HULL_POINTS)
+        if found is None:
+            return {}
+        CONSOLE.log(
+            f"No points to start from: {len(found[0])} on the surface of the hull that the "
+            "transparent views leave."
+        )
+        return {
+            "points3D_xyz": torch.from_numpy(found[0]),
+            "points3D_rgb": torch.from_numpy(found[1]),
+        }
 
     def pyramid(self, index: int) -> MaskPyramid:
         """Read the pyramid of a training view."""
