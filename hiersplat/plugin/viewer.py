@@ -103,12 +103,16 @@ class HierarchyPanel(nn.Module):
         if tree is None:
             text = "the hierarchy is not built yet"
         elif node is None:
-            text = f"{len(tree.level_ids(self.level))} {self.level.title} nodes"
+            count = len(tree.level_ids(self.level))
+            text = f"{count} {self.level.title} nodes, shown by the output type level_selected"
         else:
-            one = tree.node(node)
+            one, count = tree.node(node), len(tree.children(node))
+            inside = ""
+            if one.level.finer is not None:
+                inside = f"{count} {one.level.finer.title} node{'s' * (count != 1)} inside, "
             text = (
-                f"{one.name or one.level.title} {node}: {one.num_gaussians:,} Gaussians, "
-                f"{len(tree.children(node))} children, agreement {one.agreement:.2f}"
+                f"{one.name or one.level.title} {node}: {inside}{one.num_gaussians:,} Gaussians, "
+                f"views agree to {one.agreement:.0%}"
             )
         self.h_about.value = text
 

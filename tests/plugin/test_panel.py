@@ -52,7 +52,11 @@ def test_a_click_chooses_the_node_of_the_level(panel: HierarchyPanel):
     panel.a_level.value = "part"
     panel.select_at(torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
     assert panel.node == 2
-    assert "1 children" in panel.h_about.value
+    assert panel.h_about.value.startswith("part 2: 1 small node inside, 1 Gaussians")
+    panel.select(1)
+    assert "2 small nodes inside" in panel.h_about.value
+    panel.select(3)
+    assert "inside" not in panel.h_about.value
 
 
 def test_a_click_into_nothing_shows_all_nodes(panel: HierarchyPanel):
