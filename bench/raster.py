@@ -28,7 +28,7 @@ from numba import njit
 from rich.console import Console
 from rich.table import Table
 
-from hiersplat.gaussians import cpu
+from hiersplat.gaussians import cpu_blending
 from hiersplat.gaussians.lanes import (
     any_lane,
     choose,
@@ -200,7 +200,7 @@ class Blending:
     def __enter__(self) -> "Blending":
         """Start to listen."""
         self.spent: dict[str, list[float]] = {"blend_forward": [], "blend_backward": []}
-        self.launch = cpu.side_by_side
+        self.launch = cpu_blending.side_by_side
 
         def launch(kernel: Callable, *arguments: object) -> list:
             start = clocks()
@@ -208,12 +208,12 @@ class Blending:
             self.spent[kernel.__name__].append((clocks() - start)[1])
             return result
 
-        cpu.side_by_side = launch
+        cpu_blending.side_by_side = launch
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop listening."""
-        cpu.side_by_side = self.launch
+        cpu_blending.side_by_side = self.launch
 
 
 def measure(count: int, channels: int) -> dict[str, float]:

@@ -12,7 +12,9 @@ from typing import Any
 
 from numba import njit
 
-_SOURCES = ("compiling", "lanes", "tiles", "blending", "weighing", "projection", "harmonics")
+_SOURCES = (
+    *("compiling", "lanes", "tiles", "projection", "harmonics", "blending", "weighing", "voting"),
+)
 
 
 def fingerprint() -> str:

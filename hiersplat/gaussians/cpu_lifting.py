@@ -1,13 +1,13 @@
-"""The CPU's engine for lifting: numpy round the kernels of ``weighing``."""
+"""The CPU's engine for lifting: numpy round the kernels of ``weighing`` and ``voting``."""
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hiersplat.gaussians import weighing
+from hiersplat.gaussians import voting, weighing
 from hiersplat.gaussians.cameras import Camera
-from hiersplat.gaussians.cpu import View, project
+from hiersplat.gaussians.cpu_projection import View, project
 from hiersplat.gaussians.splats import Splats
 from hiersplat.gaussians.tile_lists import TileLists, flat, list_tiles
 from hiersplat.gaussians.workers import in_shares, side_by_side
@@ -116,7 +116,7 @@ def vote_ids(
     """Return the id with the largest blended weight per level and pixel."""
     out = np.empty((len(ids), height * width), np.int32)
     side_by_side(
-        weighing.vote_ids,
+        voting.vote_ids,
         np.zeros(1, np.int64),
         lists.starts,
         lists.entries,

@@ -99,21 +99,21 @@ def rasterization(
         raise ValueError(f"an image of {width} x {height} pixels cannot be rendered")
     with undisturbed():
         # Half an import would stay broken for good, so it must not be interrupted either.
-        from hiersplat.gaussians import cpu
+        from hiersplat.gaussians import cpu_blending, cpu_projection
 
     num_cameras, count = len(viewmats), len(means)
-    view = cpu.View(width, height, eps2d, near_plane, far_plane, radius_clip)
+    view = cpu_projection.View(width, height, eps2d, near_plane, far_plane, radius_clip)
     if covars is None:
-        planes = cpu.project(means, quats, scales, None, viewmats, Ks, view)
+        planes = cpu_projection.project(means, quats, scales, None, viewmats, Ks, view)
     else:
         upper = covars[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
-        planes = cpu.project(means, None, None, upper, viewmats, Ks, view)
+        planes = cpu_projection.project(means, None, None, upper, viewmats, Ks, view)
     radii, means2d, depths, conics, compensations = planes
     layered = opacities.expand(num_cameras, count)
     if rasterize_mode == "antialiased":
         layered = layered * compensations
     if sh_degree is not None:
-        colors = cpu.view_colors(means, viewmats, colors, sh_degree, radii)
+        colors = cpu_projection.view_colors(means, viewmats, colors, sh_degree, radii)
     elif colors.ndim == 2:
         colors = colors.expand(num_cameras, -1, -1)
     camera_ids = gaussian_ids = None
@@ -156,7 +156,7 @@ def rasterization(
             f"backgrounds has shape {tuple(backgrounds.shape)}; one row of channels per camera "
             "is needed"
         )
-    image, alphas = cpu.blend(
+    image, alphas = cpu_blending.blend(
         means2d,
         conics,
         colors,

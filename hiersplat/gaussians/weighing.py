@@ -1,4 +1,4 @@
-"""Compiled kernels that hand out blending weights, from pixels to Gaussians and back.
+"""Compiled kernels that hand out blending weights, from pixels to Gaussians.
 
 They walk tiles and blocks as :mod:`hiersplat.gaussians.blending` does, front to back, and keep
 nothing that grows with Gaussians times labels.
@@ -49,7 +49,7 @@ _BIT = np.uint64(1)
 
 
 @kernel(inline=True)
-def _first_light(light, tile_x, tile_y, width, height):
+def first_light(light, tile_x, tile_y, width, height):
     """Give every pixel of the tile that lies in the image its light; return the running blocks."""
     running = np.uint64(0)
     for block in range(BLOCKS):
@@ -63,7 +63,7 @@ def _first_light(light, tile_x, tile_y, width, height):
 
 
 @kernel(inline=True)
-def _weigh(light, records, at, tile_x, tile_y, block):
+def weigh(light, records, at, tile_x, tile_y, block):
     """Return a Gaussian's weights in a block and dim the block's light; negative light is spent."""
     mean_x = records[at + X] - (np.float32(tile_x + column_of(block)) + _HALF)
     mean_y = records[at + Y] - (np.float32(tile_y + row_of(block)) + _HALF)
@@ -83,7 +83,8 @@ def _weigh(light, records, at, tile_x, tile_y, block):
 
 
 @kernel(inline=True)
-def _is_spent(light, block):
+def is_spent(light, block):
+    """Tell whether no pixel of a block has light left."""
     return not any_lane(load(light, block * 16) > _ZERO)
 
 
@@ -130,7 +131,7 @@ def weigh_labels(
         if tile >= len(starts) - 1:
             break
         tile_x, tile_y = (tile % columns) * TILE, (tile // columns) * TILE
-        running = _first_light(light, tile_x, tile_y, width, height)
+        running = first_light(light, tile_x, tile_y, width, height)
         # Labels of the tile are renumbered from 1; 0 takes the pixels without a label.
         known = 1
         for block in range(BLOCKS):
@@ -162,9 +163,9 @@ def weigh_labels(
             while word != 0:
                 block = lowest_bit(word)
                 word &= word - _BIT
-                weight = _weigh(light, records, at, tile_x, tile_y, block)
+                weight = weigh(light, records, at, tile_x, tile_y, block)
                 if not any_lane(weight > _ZERO):
-                    if _is_spent(light, block):
+                    if is_spent(light, block):
                         running &= ~(_BIT << np.uint64(block))
                     continue
                 name = of_block[block]
@@ -235,7 +236,7 @@ def weigh_maps(
         if tile >= len(starts) - 1:
             break
         tile_x, tile_y = (tile % columns) * TILE, (tile // columns) * TILE
-        running = _first_light(light, tile_x, tile_y, width, height)
+        running = first_light(light, tile_x, tile_y, width, height)
         for block in range(BLOCKS):
             px, py = tile_x + column_of(block), tile_y + row_of(block)
             if px >= width or py >= height:
@@ -255,9 +256,9 @@ def weigh_maps(
             while word != 0:
                 block = lowest_bit(word)
                 word &= word - _BIT
-                weight = _weigh(light, records, at, tile_x, tile_y, block)
+                weight = weigh(light, records, at, tile_x, tile_y, block)
                 if not any_lane(weight > _ZERO):
-                    if _is_spent(light, block):
+                    if is_spent(light, block):
                         running &= ~(_BIT << np.uint64(block))
                     continue
                 store(lanes, 0, load(lanes, 0) + weight)
@@ -281,88 +282,3 @@ def gather_sums(share, num_shares, slots, sums, row_length, order, first, used, 
                 weights[g] += sums[slot * row_length]
             for channel in range(used):
                 totals[g, first + channel] += sums[slot * row_length + 1 + channel]
-
-
-@kernel
-def vote_ids(tickets, starts, entries, words, records, order, ids, num_ids, width, height, out):
-    """Write the id with the largest blended weight of every pixel and level.
-
-    Args:
-        tickets: One counter, shared by all workers, of tiles taken so far.
-        starts: Start of every tile's list.
-        entries: Ranks per tile.
-        words: Blocks that every entry reaches.
-        records: Records of every rank.
-        order: Gaussian of every rank.
-        ids: Ids of every Gaussian per level, from -1 on.
-        num_ids: One more than the largest id.
-        width: Pixels in a row.
-        height: Rows.
-        out: Receives ids per level and pixel, flat per level; -1 where less than half is covered.
-    """
-    columns = (width + TILE - 1) // TILE
-    num_levels = len(ids)
-    light = np.empty(PIXELS, np.float32)
-    where = np.full((num_levels, num_ids + 1), -1, np.int32)
-    names = np.empty((num_levels, num_ids + 1), np.int32)
-    known = np.zeros(num_levels, np.int64)
-    winners = np.empty(16, np.float32)
-    votes = np.empty(0, np.float32)
-    while True:
-        tile = take_ticket(tickets)
-        if tile >= len(starts) - 1:
-            break
-        tile_x, tile_y = (tile % columns) * TILE, (tile // columns) * TILE
-        running = _first_light(light, tile_x, tile_y, width, height)
-        # Ids of the tile are renumbered from 0, so votes need little room; -1 votes as well.
-        most = 0
-        for level in range(num_levels):
-            known[level] = 0
-            for entry in range(starts[tile], starts[tile + 1]):
-                name = ids[level, order[entries[entry]]] + 1
-                if where[level, name] < 0:
-                    where[level, name] = known[level]
-                    names[level, known[level]] = name
-                    known[level] += 1
-            most = max(most, known[level])
-        room = num_levels * most * PIXELS
-        if len(votes) < room:
-            votes = np.empty(room, np.float32)
-        votes[:room] = _ZERO
-        for entry in range(starts[tile], starts[tile + 1]):
-            if running == 0:
-                break
-            word = words[entry] & running
-            rank = np.int64(entries[entry])
-            while word != 0:
-                block = lowest_bit(word)
-                word &= word - _BIT
-                weight = _weigh(light, records, rank * RECORD, tile_x, tile_y, block)
-                if not any_lane(weight > _ZERO):
-                    if _is_spent(light, block):
-                        running &= ~(_BIT << np.uint64(block))
-                    continue
-                for level in range(num_levels):
-                    name = np.int64(where[level, ids[level, order[rank]] + 1])
-                    p = (level * most + name) * PIXELS + block * 16
-                    store(votes, p, load(votes, p) + weight)
-        for level in range(num_levels):
-            for block in range(BLOCKS):
-                best = spread(_ZERO)
-                winner = spread(np.float32(-1.0))
-                for name in range(known[level]):
-                    vote = load(votes, (level * most + name) * PIXELS + block * 16)
-                    more = vote > best
-                    winner = choose(more, np.float32(name), winner)
-                    best = choose(more, vote, best)
-                covered = magnitude(load(light, block * 16)) <= _HALF
-                store(winners, 0, choose(covered, winner, np.float32(-1.0)))
-                for lane in range(16):
-                    px = tile_x + column_of(block) + lane % SIDE
-                    py = tile_y + row_of(block) + lane // SIDE
-                    if px < width and py < height:
-                        name = np.int64(winners[lane])
-                        value = names[level, name] - 1 if name >= 0 else -1
-                        out[level, py * width + px] = value
-            for name in range(known[level]):
-                where[level, names[level, name]] = -1
