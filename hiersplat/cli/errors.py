@@ -22,5 +22,9 @@ def run_cli(program: Callable[..., Any]) -> None:
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; finished work is kept, run the same command to go on", file=sys.stderr)
+        print(
+            "interrupted; what was finished is kept and no file is half written: "
+            "run the same command again",
+            file=sys.stderr,
+        )
         sys.exit(130)
