@@ -284,11 +284,11 @@ def main() -> None:
     render(make_scene(100, 3), packed=False)[0].sum().backward()
     first = time.perf_counter() - start
     table = Table(
-        title=f"{SIZE} x {SIZE}, {num_workers()} threads, {platform.processor() or 'CPU'}"
+        box=None, title=f"{SIZE} x {SIZE}, {num_workers()} threads, {platform.processor() or 'CPU'}"
     )
     for name in ("Gaussians", "chan.", "tiles", "Mpairs", "fwd ms", "bwd ms", "Mpairs/s", "share",
                  "whole"):  # fmt: skip
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     results = {}
     for count in (5_000, 10_000, 20_000, 100_000):
         for channels in (3, 16):
