@@ -90,7 +90,7 @@ def points(
     how = write_rest(target)
     console.print(
         f"{len(found)} points, {found.errors.mean():.2f} px from their features on average: "
-        f"{target}\nTrain with: {command('ns-train')} hiersplat --data {target_folder} {how}",
+        f"{target}\nTrain with: {command('ns-train', 'hiersplat', '--data', target_folder)} {how}",
         soft_wrap=True,
     )
 

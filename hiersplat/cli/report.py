@@ -84,6 +84,7 @@ def _print_tables(folder: Path, summary: dict, figures: dict) -> None:
     from rich.table import Table
 
     console = Console(soft_wrap=True, highlight=False)
+    config = folder / "config.yml"
     levels = Table(title="Hierarchy", title_justify="left")
     levels.add_column("level")
     levels.add_column("nodes", justify="right")
@@ -101,10 +102,8 @@ def _print_tables(folder: Path, summary: dict, figures: dict) -> None:
         levels.add_row(level.title, str(summary["nodes"][level.title]), *cells)
     console.print(levels)
     if not figures:
-        console.print(
-            f"no figures yet: {command('ns-eval')} --load-config {folder / 'config.yml'} "
-            f"--output-path {folder / EVALUATION}"
-        )
+        evaluate = command("ns-eval", "--load-config", config, "--output-path", folder / EVALUATION)
+        console.print(f"no figures yet: {evaluate}")
     elif not judged:
         console.print("the data set carries no truth labels, so the levels are not judged")
 
@@ -121,7 +120,7 @@ def _print_tables(folder: Path, summary: dict, figures: dict) -> None:
     console.print(cost)
     console.print(f"run      {folder}")
     console.print(f"pictures {folder / 'hierarchy' / 'sheet.png'}")
-    console.print(f"viewer   {command('ns-viewer')} --load-config {folder / 'config.yml'}")
+    console.print(f"viewer   {command('ns-viewer', '--load-config', config)}")
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ def render(
         highlight=False,
         soft_wrap=True,
     )
-    train = f"{command('ns-train')} hiersplat-quickstart --data {folder}"
+    train = command("ns-train", "hiersplat-quickstart", "--data", folder)
     console.print(f"next: {train}", soft_wrap=True)
 
 

@@ -212,8 +212,8 @@ class HierarchyStage:
         config = self._run / "config.yml"
         # Lines that are to be copied are not broken.
         CONSOLE.print(f"Pictures: {folder / 'sheet.png'}", soft_wrap=True)
-        CONSOLE.print(f"Figures:  {command('hiersplat-report')} {self._run}", soft_wrap=True)
-        CONSOLE.print(f"Viewer:   {command('ns-viewer')} --load-config {config}", soft_wrap=True)
+        CONSOLE.print(f"Figures:  {command('hiersplat-report', self._run)}", soft_wrap=True)
+        CONSOLE.print(f"Viewer:   {command('ns-viewer', '--load-config', config)}", soft_wrap=True)
 
     def _run_views(self) -> list[RunView]:
         manager = self._datamanager
