@@ -142,7 +142,7 @@ def softmax_over_tokens(scores, tokens):
 @njit(**_OPTIONS)
 def _combine(row, shared, scale, offset, offset_scale, fixed, out, square):
     for n in range(row.shape[0]):
-        value = _loaded(row[n]) + shared[n] * scale[n] + offset * offset_scale[n] + fixed[n]
+        value = (_loaded(row[n]) + offset) * offset_scale[n] + shared[n] * scale[n] + fixed[n]
         out[n] = value
         square[n] += value * value
 

@@ -45,11 +45,12 @@ class PromptState:
     """The state of the image positions for one prompt, as factors.
 
     After layer 0 it is ``(scale * base + attention @ vectors) * gain + shift`` with the shared
-    ``base``, ``gain`` and ``shift``; after layer 1 ``attention`` has twice the rows and there is
-    ``offset_scale * offset`` besides.
+    ``base``, ``gain`` and ``shift``; after layer 1 ``attention`` has twice the rows, and it is
+    ``(scale * base + offset_scale * (attention @ vectors + offset)) * gain + shift``.
     """
 
     attention: Float[Tensor, "rows positions"]
+    """In the type of the products."""
     vectors: Float[Tensor, "rows channels"]
     scale: Float[Tensor, " positions"]
     values: Heads
@@ -183,18 +184,24 @@ class PointDecoder:
         shared = self._shared
         rows = keys.shape[0] * keys.shape[1]
         # Layer 1 adds as many rows to the same matrix.
-        both = keys.new_empty(2 * rows, shared.num_positions)
-        attention = both[:rows]
+        both = keys.new_empty(2 * rows, shared.num_positions, dtype=shared.product_type)
+        attention = keys.new_empty(rows, shared.num_positions)
         _on_positions(keys, shared.first_queries, attention)
         softmax_over_tokens_(attention, keys.shape[1])
         vectors = _vectors(values, shared.write)
         # Squared norm of (base + attention @ vectors) from inner products.
-        products = torch.mm(vectors @ vectors.T, attention)
-        _add_on_positions(2 * values, shared.base_write, products)
+        products = torch.empty_like(attention)
+        _on_positions(2 * values, shared.base_write, products)
+        products += self._product(vectors @ vectors.T, attention)
         square = products.mul_(attention).sum(dim=0) + shared.base_square
         scale = torch.rsqrt(square / vectors.shape[1] + shared.first_eps)
-        attention *= scale
+        torch.mul(attention, scale, out=both[:rows])
         return PromptState(both, vectors, scale, values)
+
+    def _product(self, left: Tensor, right: Tensor) -> Tensor:
+        """Matrix product in the type for products."""
+        kind = self._shared.product_type
+        return left.to(kind) @ right.to(kind)
 
     def _scores(self, asked: Heads, terms: ReadTerms, state: PromptState, scores: Tensor) -> Tensor:
         """Inner products of tokens with a projection of the state, into ``scores``."""
@@ -203,19 +210,19 @@ class PointDecoder:
         _add_on_positions(asked, terms.fixed, scores)
         folded = torch.bmm(asked, _by_head(terms.weight, asked)).flatten(0, 1)
         attention = state.attention[: len(state.vectors)]
-        scores.addmm_(folded @ state.vectors.T, attention)
-        if state.offset_scale is not None:
-            scores.addr_(folded @ self._shared.last_offset, state.offset_scale)
-        return scores
+        added = self._product(folded @ state.vectors.T, attention)
+        if state.offset_scale is None:
+            return scores.add_(added)
+        offset = (folded @ self._shared.last_offset)[:, None]
+        return scores.addcmul_((added + offset).to(scores.dtype), state.offset_scale)
 
     def _read_state(self, asked: Heads, state: PromptState) -> Heads:
         """Layer 1's tokens read the state that layer 0 wrote."""
         shared = self._shared
         attention = state.attention[: len(state.vectors)]
-        weights = torch.softmax(
-            self._scores(asked, shared.second_read, state, torch.empty_like(attention)), dim=-1
-        )
-        mixed = (weights @ attention.T) @ state.vectors
+        scores = asked.new_empty(attention.shape)
+        weights = torch.softmax(self._scores(asked, shared.second_read, state, scores), dim=-1)
+        mixed = self._product(weights, attention.T).float() @ state.vectors
         return _values(
             weights.mul_(state.scale), mixed, shared.second_values, shared.second_value_weight
         ) + shared.second_value_bias.view(len(asked), 1, -1)
@@ -224,37 +231,37 @@ class PointDecoder:
         """Layer 1 writes tokens to the image; the state gets the rows of both layers."""
         shared, both, rows = self._shared, state.attention, len(state.vectors)
         scale = state.scale
-        self._scores(keys, shared.second_queries, state, both[rows:])
-        softmax_over_tokens_(both[rows:], keys.shape[1])
+        scores = keys.new_empty(rows, shared.num_positions)
+        softmax_over_tokens_(
+            self._scores(keys, shared.second_queries, state, scores), keys.shape[1]
+        )
+        both[rows:] = scores
         vectors = torch.cat(
             [_vectors(state.values, shared.write_gained), _vectors(values, shared.write_second)]
         )
-        # As in layer 0; the inner products' matrix is symmetric, so half of a block suffices.
-        inner = vectors @ vectors.T
-        products = torch.empty_like(both)
+        # As in layer 0.
+        products = keys.new_empty(both.shape)
         _on_positions(2 * state.values, shared.last_write_gained, products[:rows])
         _on_positions(2 * values, shared.last_write_second, products[rows:])
         products *= scale
         products += 2 * (vectors @ shared.last_offset)[:, None]
-        products[:rows].addmm_(inner[:rows, :rows], both[:rows])
-        products[:rows].addmm_(2 * inner[:rows, rows:], both[rows:])
-        products[rows:].addmm_(inner[rows:, rows:], both[rows:])
+        products += self._product(vectors @ vectors.T, both)
         square = products.mul_(both).sum(dim=0)
         square += scale * (scale * shared.last_square + 2 * shared.last_cross)
         square += shared.last_offset.square().sum()
         state.offset_scale = torch.rsqrt(square / vectors.shape[1] + shared.second_eps)
         state.scale = scale * state.offset_scale
-        state.attention *= state.offset_scale
         state.vectors = vectors
 
     def _read_last(self, asked: Heads, state: PromptState) -> Heads:
         """The tokens in use read the last state."""
         shared, both = self._shared, state.attention
         assert state.offset_scale is not None
-        scores = both.new_empty(asked.shape[0] * asked.shape[1], both.shape[1])
+        scores = asked.new_empty(asked.shape[0] * asked.shape[1], both.shape[1])
         weights = torch.softmax(self._scores(asked, shared.last_read, state, scores), dim=-1)
-        mixed = (weights @ both.T) @ state.vectors
-        mixed += torch.outer(weights @ state.offset_scale, shared.last_offset)
+        scaled = weights * state.offset_scale
+        mixed = self._product(scaled, both.T).float() @ state.vectors
+        mixed += torch.outer(scaled.sum(dim=1), shared.last_offset)
         return _values(
             weights.mul_(state.scale), mixed, shared.last_values, shared.last_value_weight
         ) + shared.last_value_bias.view(len(asked), 1, -1)

@@ -36,9 +36,9 @@ def upscaled_masks(
     Args:
         shared: The image's own terms.
         folded: What the first upscaling makes of the prompt's vectors.
-        attention: Rows of the prompt's state, times ``offset_scale``.
+        attention: Rows of the prompt's state.
         scale: Factor of the shared part.
-        offset_scale: Factor of the shared offset.
+        offset_scale: Factor of ``attention`` and of the shared offset.
         hyper: One vector a mask.
     """
     twin = _in_tiles if attention.is_cpu else upscaled_masks_
@@ -54,8 +54,8 @@ def upscaled_masks_(
     hyper: Float[Tensor, "masks small"],
 ) -> Float[Tensor, "masks height width"]:
     """Plain twin of :func:`upscaled_masks`."""
-    values = folded @ attention + shared.up_shared * scale + shared.up_fixed
-    values += torch.outer(shared.up_offset, offset_scale)
+    values = (folded @ attention.to(folded.dtype) + shared.up_offset[:, None]) * offset_scale
+    values += shared.up_shared * scale + shared.up_fixed
     weight, bias, eps = shared.up_norm
     values = values.view(4, len(weight), -1)
     values *= torch.rsqrt(values.square().mean(dim=1, keepdim=True) + eps)

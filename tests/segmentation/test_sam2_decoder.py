@@ -63,6 +63,16 @@ def test_tokens_and_masks_are_those_of_the_official_decoder(model, features):
     assert len(decoder.decode(points, min_iou=1.0).logits) == 0
 
 
+def test_products_in_bfloat16_change_tokens_and_masks_a_little(model, features):
+    points = torch.rand(5, 2, generator=torch.Generator().manual_seed(7)) * 128
+    exact = PointDecoder(model, features).decode(points, min_iou=0.0)
+    lower = PointDecoder(model, features, torch.bfloat16).decode(points, min_iou=0.0)
+    assert lower.logits.dtype == lower.predicted_iou.dtype == torch.float32
+    assert 0 < float((lower.predicted_iou - exact.predicted_iou).abs().max()) < 2e-3
+    error = (lower.logits - exact.logits).flatten(1).std(dim=1)
+    assert float((error / exact.logits.flatten(1).std(dim=1)).max()) < 0.02
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("num_masks", [1, 2, 3])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
