@@ -48,22 +48,46 @@ def _count_row(above, below, weight, low, high):
     return lows, highs
 
 
+@njit(fastmath=True, **_OPTIONS)
+def _peak(row):
+    peak = row[0]
+    for x in range(row.shape[0]):
+        peak = max(peak, row[x])
+    return peak
+
+
+@njit(**_OPTIONS)
+def _peaks(rows):
+    peaks = np.empty(rows.shape[0], _FLOAT)
+    for n in range(rows.shape[0]):
+        peaks[n] = _peak(rows[n])
+    return peaks
+
+
 @njit(**_OPTIONS)
 def count_above(logits, across, starts, weights, low, high):
     """Count the pixels of an upsampled mask above two thresholds.
 
     ``across`` are the sources and weights of the columns, ``starts`` and ``weights`` the
-    segments and weights of the rows. Every pixel is evaluated: once rows are expanded that is
-    plain vector arithmetic, and takes as long for a ragged mask as for a smooth one.
+    segments and weights of the rows. Rows that a mask does not reach are left out. Of the others
+    every pixel is evaluated: once rows are expanded that is plain vector arithmetic, and takes as
+    long for a ragged mask as for a smooth one.
     """
     first, second, across_weights = across
     above = np.empty(first.shape[0], _FLOAT)
     below = np.empty(first.shape[0], _FLOAT)
-    _expand(logits[0], first, second, across_weights, below)
     above_low = above_high = 0
+    peaks = _peaks(logits)
+    expanded = -1  # Row of the logits in ``below``.
     for n in range(logits.shape[0]):
+        following = min(n + 1, logits.shape[0] - 1)
+        if max(peaks[n], peaks[following]) <= low:
+            continue
         above, below = below, above
-        _expand(logits[min(n + 1, logits.shape[0] - 1)], first, second, across_weights, below)
+        if expanded != n:
+            _expand(logits[n], first, second, across_weights, above)
+        _expand(logits[following], first, second, across_weights, below)
+        expanded = following
         for y in range(starts[n], starts[n + 1]):
             lows, highs = _count_row(above, below, weights[y], low, high)
             above_low += lows
@@ -87,8 +111,11 @@ def trace_edges(columns, across, starts, weights, threshold, left, top, full_hei
     column = np.empty(columns.shape[1], _FLOAT)
     edges = np.empty(4096, np.int32)
     count = 0
+    peaks = _peaks(columns)
     box = np.array([1 << 30, 1 << 30, -1, -1])
     for x in range(first.shape[0]):
+        if max(peaks[first[x]], peaks[second[x]]) <= threshold:
+            continue
         _blend(columns[first[x]], columns[second[x]], weight[x], column)
         if edges.shape[0] < count + height + 2:
             grown = np.empty(2 * edges.shape[0] + height + 2, np.int32)
