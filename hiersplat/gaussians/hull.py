@@ -19,6 +19,8 @@ RESOLUTION = 128
 """Cells along each side of the grid."""
 MIN_TRANSPARENT = 0.05
 """Share of all pixels that must be transparent for silhouettes to say anything."""
+MIN_CELLS = 500
+"""Fewer cells on the surface are no object, but silhouettes that contradict one another."""
 _OPAQUE = 128
 
 
@@ -53,7 +55,7 @@ def silhouette_hull(
     low, high = low + (cells.min(0) - 1) * edge, low + (cells.max(0) + 2) * edge
     cells = _carve(cameras, solid, low, high)
     surface = cells[_is_surface(cells)]
-    if not len(surface):
+    if len(surface) < MIN_CELLS:
         return None
     rng = np.random.default_rng(seed)
     surface = surface[np.sort(rng.permutation(len(surface))[:count])]
