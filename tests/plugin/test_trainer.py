@@ -1,11 +1,13 @@
 """Checkpoints are whole, and what ends a run early is said in one line."""
 
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from nerfstudio.engine.trainer import Trainer
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 
 from hiersplat.plugin import trainer as trainer_module
 from hiersplat.plugin.config import hiersplat_quickstart
@@ -135,11 +137,18 @@ def test_spoiled_checkpoint_is_named(trainer):
 
 
 def test_geometry_that_is_not_there_is_named_before_views_are_prepared(tmp_path):
-    config = hiersplat_quickstart.config.pipeline
-    given = config.model.geometry
+    config = deepcopy(hiersplat_quickstart.config.pipeline)
     config.model.geometry = tmp_path / "gone.ply"
-    try:
-        with pytest.raises(SystemExit, match=r"gone\.ply: no such run or \.ply"):
-            HiersplatPipeline(config, "cpu")
-    finally:
-        config.model.geometry = given
+    with pytest.raises(SystemExit, match=r"gone\.ply: no such run or \.ply"):
+        HiersplatPipeline(config, "cpu")
+
+
+def test_finished_run_does_not_ask_for_the_geometry_it_started_from(tmp_path, monkeypatch):
+    config = deepcopy(hiersplat_quickstart.config.pipeline)
+    config.model.geometry = tmp_path / "gone.ply"
+    given = []
+    monkeypatch.setattr(
+        VanillaPipeline, "__init__", lambda self, config, *rest, **more: given.append(config)
+    )
+    HiersplatPipeline(config, "cpu", test_mode="test")
+    assert given[0].model.geometry is None
