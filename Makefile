@@ -43,9 +43,13 @@ endef
 install-browser: install
 	$(call apt_install,chromium)
 
+# The small CLIPSeg that comes with the project names the things of its own scenes.
+MICRO_CLIPSEG := --pipeline.datamanager.features.features clipseg \
+	--pipeline.datamanager.features.checkpoint micro-clipseg
+
 quickstart: install  ## Render a scene, train on it, judge it against the truth, draw a picture sheet
 	$(BIN)/hiersplat-scene scenes/tabletop.yaml
-	$(BIN)/ns-train hiersplat-quickstart --data scenes/tabletop
+	$(BIN)/ns-train hiersplat-quickstart --data scenes/tabletop $(MICRO_CLIPSEG)
 	run=$$(ls -dt outputs/tabletop/hiersplat-quickstart/*/ | head -1) && run=$${run%/} && \
 	$(BIN)/ns-eval --load-config $$run/config.yml --output-path $$run/eval.json && \
 	$(BIN)/hiersplat-report $$run

@@ -83,6 +83,8 @@ def _print_tables(folder: Path, summary: dict, figures: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from hiersplat.semantics.descriptors import DESCRIPTORS_FILE
+
     console = Console(soft_wrap=True, highlight=False)
     config = folder / "config.yml"
     levels = Table(title="Hierarchy", title_justify="left")
@@ -121,6 +123,8 @@ def _print_tables(folder: Path, summary: dict, figures: dict) -> None:
     console.print(f"run      {folder}")
     console.print(f"pictures {folder / 'hierarchy' / 'sheet.png'}")
     console.print(f"viewer   {command('ns-viewer', '--load-config', config)}")
+    if (folder / "hierarchy" / DESCRIPTORS_FILE).is_file():
+        console.print(f"in words {command('hiersplat-query', folder, 'what to look for')}")
 
 
 def main() -> None:

@@ -57,6 +57,14 @@ def test_figures_seconds_and_places_are_printed(run, monkeypatch, capsys):
         assert expected in printed
 
 
+def test_a_run_that_can_be_asked_in_words_says_how(run, monkeypatch, capsys):
+    run_program(monkeypatch, run)
+    assert "hiersplat-query" not in capsys.readouterr().out
+    (run / "hierarchy" / "descriptors.npz").touch()
+    run_program(monkeypatch, run)
+    assert "hiersplat-query" in capsys.readouterr().out
+
+
 def test_without_truth_levels_are_not_judged(run, monkeypatch, capsys):
     (run / report.EVALUATION).write_text(json.dumps({"results": {"psnr": 20.0, "ssim": 0.5}}))
     run_program(monkeypatch, run)
