@@ -10,8 +10,6 @@ import torch
 from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, Cameras
 from torch import Tensor
 
-from hiersplat.scene.blender import blender_images
-
 MIN_VIEWS = 2
 """One view says nothing about depth, and nothing about how far views agree."""
 _INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
@@ -78,6 +76,8 @@ def check_blender(data: Path, points: Path | None) -> None:
     Raises:
         ValueError: If something is missing or spoiled; the message names file and frame.
     """
+    from hiersplat.scene.blender import blender_images
+
     check_exists(data)
     for split in ("train", "val"):
         blender_images(data, split)
