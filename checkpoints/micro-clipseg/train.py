@@ -1,10 +1,10 @@
 """Train the micro CLIPSeg from nothing: render scenes, cut crops, train, measure, write.
 
-Run from the project's folder, on one core for about an hour:
+Run from the project's folder, on one core for about an hour and a half:
 
     python checkpoints/micro-clipseg/train.py --out checkpoints/micro-clipseg
 
-Everything follows from the seeds; scenes are rendered once and kept in ``--pool``.
+Everything follows from the seeds; scenes are rendered once and kept in ``--pool-folder``.
 """
 
 import json
@@ -102,8 +102,8 @@ def words_of(specs: Iterable[SceneSpec]) -> set[str]:
 def main(
     out: Path,
     pool_folder: Path = Path("outputs/micro-clipseg-pool"),
-    mixed: int = 40,
-    drawn: int = 100,
+    mixed: int = 120,
+    drawn: int = 300,
     views: int = 4,
     config: MicroTrainingConfig = _DEFAULTS,
 ) -> None:

@@ -35,9 +35,9 @@ class MicroTrainingConfig:
 
     seed: int = 0
     """Seed of weights, batches and variations."""
-    seconds: float = 2400
-    """Processor time spent on training steps."""
-    wall_seconds: float = 5400
+    steps: int = 15_000
+    """Steps after which training ends."""
+    wall_seconds: float = 10_800
     """Time by the clock after which training ends all the same."""
     crops: int = 48
     """Crops a step."""
@@ -94,7 +94,7 @@ class MicroTrainer:
     def run(
         self, log_every: int = 50, on_log: Callable[[int], None] = lambda step: None
     ) -> list[dict[str, float]]:
-        """Train until the time is spent; return the running means of the losses.
+        """Train to the last step, or until the time is spent; return means of the losses.
 
         Args:
             log_every: Steps a mean runs over.
@@ -104,12 +104,9 @@ class MicroTrainer:
 
         self.model.train()
         history: list[dict[str, float]] = []
-        start, clock, step, sums = time.process_time(), time.monotonic(), 0, {}
-        while True:
-            spent = time.process_time() - start
-            waited = time.monotonic() - clock
-            progress = max(spent / self.config.seconds, waited / self.config.wall_seconds)
-            if progress >= 1:
+        start, sums = time.monotonic(), {}
+        for step in range(self.config.steps):
+            if time.monotonic() - start >= self.config.wall_seconds:
                 break
             self._set_rate(step)
             losses = self.step()
@@ -119,15 +116,15 @@ class MicroTrainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self._average(step)
-            step += 1
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
-            if step % log_every == 0:
+            done = step + 1
+            if done % log_every == 0:
                 means = {name: value / log_every for name, value in sums.items()}
-                history.append({"step": step, "seconds": spent, **means})
+                history.append({"step": done, "seconds": time.monotonic() - start, **means})
                 logger.info("%s", {k: round(v, 4) for k, v in history[-1].items()})
                 sums = {}
-                on_log(step)
+                on_log(done)
         return history
 
     def _set_rate(self, step: int) -> None:
