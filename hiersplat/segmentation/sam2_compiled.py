@@ -5,6 +5,8 @@ Exponential and error function are polynomials (Cephes, Eigen) good to single pr
 libraries' own are called value by value from compiled loops and are ten times slower.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, overload
@@ -31,11 +33,11 @@ def _bits_from_float(context, value):  # noqa: ANN001, ANN202
     return types.uint32(types.float32), generate
 
 
-def _loaded(stored):
+def _loaded(stored) -> Any:
     """Return a stored value as float32; bfloat16 is stored as uint16."""
 
 
-def _stored(value, like):
+def _stored(value, like) -> Any:
     """Return a float32 in the type of ``like``, rounded to the nearest bfloat16 if uint16."""
 
 
@@ -142,7 +144,8 @@ def softmax_over_tokens(scores, tokens):
 @njit(**_OPTIONS)
 def _combine(row, shared, scale, offset, offset_scale, fixed, out, square):
     for n in range(row.shape[0]):
-        value = (_loaded(row[n]) + offset) * offset_scale[n] + shared[n] * scale[n] + fixed[n]
+        own = (_loaded(row[n]) + offset) * offset_scale[n]
+        value = own + _loaded(shared[n]) * scale[n] + _loaded(fixed[n])
         out[n] = value
         square[n] += value * value
 
@@ -164,7 +167,8 @@ def combine_norm_gelu(values, start, shared, scale, offset, offset_scale, fixed,
     """Add the shared terms to ``values``, normalise over channels, apply GELU; in place.
 
     ``values`` (groups x channels, tile) begins at position ``start`` of the other arrays; it
-    is float32 or the bits of bfloat16. Its channels have mean zero within a group.
+    is float32 or the bits of bfloat16, as are ``shared`` and ``fixed``. Its channels have mean
+    zero within a group.
     """
     size, channels = values.shape[1], weight.shape[0]
     square = np.empty(size, _FLOAT)
@@ -193,7 +197,7 @@ def combine_norm_gelu(values, start, shared, scale, offset, offset_scale, fixed,
 @njit(**_OPTIONS)
 def _add_gelu(row, fixed, out):
     for n in range(row.shape[0]):
-        out[n] = _gelu(_loaded(row[n]) + fixed[n])
+        out[n] = _gelu(_loaded(row[n]) + _loaded(fixed[n]))
 
 
 @njit(**_OPTIONS)
@@ -206,7 +210,8 @@ def _accumulate(row, factor, out):
 def gelu_product(values, start, width, place, fixed, hyper, out):
     """Add ``fixed``, apply GELU and multiply with ``hyper`` over channels, into ``out``.
 
-    ``values`` (4 x channels, tile) begins at position ``start`` of ``fixed``; a position is
+    ``values`` (4 x channels, tile) begins at position ``start`` of ``fixed``, which has its type
+    or float32; a position is
     a 4 x 4 block of ``out`` (masks, height, width). ``place`` is the sub-position of the first
     upscaling, the groups of ``values`` are those of the second, both row by row.
     """

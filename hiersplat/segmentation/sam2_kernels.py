@@ -80,15 +80,15 @@ def _in_tiles(
     weight, bias, eps = shared.up_norm
     channels, positions = len(weight), attention.shape[1]
     height, width = shared.grid
-    terms = shared.up_shared.numpy(), scale.numpy(), shared.up_offset.numpy()
+    terms = _bits(shared.up_shared), scale.numpy(), shared.up_offset.numpy()
     terms = (
         *terms,
         offset_scale.numpy(),
-        shared.up_fixed.numpy(),
+        _bits(shared.up_fixed),
         weight.detach().numpy(),
         bias.detach().numpy(),
     )
-    fixed, vectors = shared.up2_fixed.numpy(), hyper.numpy()
+    fixed, vectors = _bits(shared.up2_fixed), hyper.numpy()
     out = hyper.new_empty(len(hyper), 4 * height, 4 * width)
     logits = out.numpy()
     kind = shared.product_type

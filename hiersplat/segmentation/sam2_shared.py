@@ -136,6 +136,8 @@ class SharedTerms:
         A transposed convolution with stride 2 and kernel 2 is a linear map to four
         sub-positions (row, column); the first axis of everything here is the sub-position.
         """
+        # These are read for every prompt, so they are stored as small as the products allow.
+        kind = self.product_type
         up1, norm, _, up2, _ = upscaling
         height, width = self.grid
         channels = up1.out_channels
@@ -147,16 +149,16 @@ class SharedTerms:
         high = high - high.mean(dim=1, keepdim=True)
         shift = weight @ self.last.shift + bias
         self.up_weight = (weight * self.last.gain).reshape(4 * channels, -1)
-        self.up_shared = (self.up_weight @ self.last.base).contiguous()
+        self.up_shared = (self.up_weight @ self.last.base).to(kind)
         self.up_offset = self.up_weight @ self.last_offset
-        self.up_fixed = (high + shift[..., None]).reshape(4 * channels, -1).contiguous()
+        self.up_fixed = (high + shift[..., None]).reshape(4 * channels, -1).to(kind)
         self.up_norm: tuple[Tensor, Tensor, float] = norm.weight, norm.bias, norm.eps
 
         small = up2.out_channels
         self.up2_weight = _subpositions(up2.weight).reshape(4 * small, -1).contiguous()
         high = features.high_res[0][0].view(small, height, 2, 2, width, 2, 2)
         high = high.permute(2, 5, 3, 6, 0, 1, 4).reshape(4, 4, small, -1)
-        self.up2_fixed = (high + up2.bias[:, None]).reshape(4, 4 * small, -1).contiguous()
+        self.up2_fixed = (high + up2.bias[:, None]).reshape(4, 4 * small, -1).to(kind)
 
 
 def _linear(layer: torch.nn.Linear, values: Rows) -> Rows:
