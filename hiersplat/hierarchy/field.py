@@ -25,11 +25,12 @@ from hiersplat.levels import UNLABELLED, Level
 class HierarchyFieldConfig:
     """Sizes of the nested features, and how near counts as the same."""
 
-    whole_dims: int = 4
-    """Dimensions that tell wholes apart. More wholes than about 100 want more than 4."""
-    part_dims: int = 8
+    whole_dims: int = 8
+    """Dimensions that tell wholes apart. With half as many, blends of two wholes on an edge pass
+    near the address of a third, and scenes of a dozen wholes lose at every level."""
+    part_dims: int = 16
     """Dimensions up to and including parts; each adds 4 bytes to every Gaussian."""
-    small_dims: int = 16
+    small_dims: int = 24
     """Dimensions in all. Time of a training step grows with them."""
     radius: float = 0.5
     """Distance at which affinity falls to one half; nodes start at least about 1 apart."""

@@ -26,6 +26,9 @@ class HierarchyLossConfig:
     """Weight of the contrast between nodes. 0 leaves the lifted features as they are."""
     level_weights: tuple[float, float, float] = field(default=(1.0, 1.0, 1.0))
     """Weights of small, part and whole."""
+    passes: int = 2
+    """Passes over the training views in which the nodes' edges are learnt. More follow the slips
+    of single masks, and held-out views get worse."""
     pixels: int = 16384
     """Pixels drawn per step, half of them on edges. More: smoother gradients; memory grows with
     pixels times nodes."""
@@ -41,10 +44,10 @@ class HierarchyLossConfig:
                 f"contrast ({self.contrast}) and level_weights {self.level_weights} must not be "
                 "negative"
             )
-        if self.temperature <= 0 or self.pixels < 1:
+        if self.temperature <= 0 or self.pixels < 1 or self.passes < 0:
             raise ValueError(
                 f"temperature ({self.temperature}) must be above 0, pixels ({self.pixels}) at "
-                "least 1"
+                f"least 1, passes ({self.passes}) not negative"
             )
 
 

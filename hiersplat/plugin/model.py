@@ -61,7 +61,8 @@ class HiersplatModelConfig(SplatfactoModelConfig):
     _target: type = field(default_factory=lambda: HiersplatModel)
     hierarchy_steps: int = 1000
     """Last training steps, given to the hierarchy: geometry stands still and the features are
-    sharpened. At most a quarter of the run. On two CPU cores about 0.1 s a step at 256 x 256."""
+    sharpened. At most a quarter of the run, and no more than ``losses.passes`` over the views
+    where there are no semantic features. On two CPU cores about 0.1 s a step at 256 x 256."""
     max_gaussians: int = 0
     """Bound on the number of Gaussians; 0: none. On a CPU a step's time follows from it."""
     geometry: Path | None = None
@@ -242,20 +243,22 @@ class HiersplatModel(SplatfactoModel):
         if "hierarchy_features" in outputs:
             assert self.stage is not None
             accumulation = outputs["accumulation"]
-            losses = hierarchy_losses(
-                outputs["hierarchy_features"],
-                accumulation,
-                self.stage.targets(batch["image_idx"]),
-                self.stage.codes,
-                self.config.losses,
-            )
+            losses = {}
+            if self.stage.is_refining:
+                losses = hierarchy_losses(
+                    outputs["hierarchy_features"],
+                    accumulation,
+                    self.stage.targets(batch["image_idx"]),
+                    self.stage.codes,
+                    self.config.losses,
+                )
             if "semantic_features" in outputs:
                 target = self.semantics.targets(batch["dense_features"])
                 losses["semantics"] = distillation_loss(
                     outputs["semantic_features"], accumulation, target, self.config.semantics
                 )
-            # A view without labelled pixels has no losses, but training wants one to descend.
-            return losses or {"hierarchy": 0.0 * outputs["hierarchy_features"].sum()}
+            # Training wants something to descend even where nothing is left to learn.
+            return losses or {"hierarchy": accumulation.new_zeros((), requires_grad=True)}
         return super().get_loss_dict(outputs, batch, metrics_dict)
 
     def _get_downscale_factor(self) -> int:
@@ -299,8 +302,12 @@ class HiersplatModel(SplatfactoModel):
         names = ["hierarchy_features"]
         if self.semantics.projection is not None and self.config.semantics.weight > 0:
             names.append("semantic_features")
-        values, alpha = blend_values(params, {name: params[name] for name in names}, view)
-        return {**values, "accumulation": alpha}
+        values = {name: params[name] for name in names}
+        if self.stage is None or not self.stage.is_refining:
+            # Without a gradient, rather than with one of zero, Adam lets them stand still.
+            values["hierarchy_features"] = values["hierarchy_features"].detach()
+        blended, alpha = blend_values(params, values, view)
+        return {**blended, "accumulation": alpha}
 
     def _view(self, camera: Cameras) -> dict[str, Any]:
         factor = self._get_downscale_factor()

@@ -51,6 +51,9 @@ class HierarchyStage:
         self._datamanager = cast(HiersplatDataManager, pipeline.datamanager)
         self._run: Path = trainer.base_dir
         steps = model.config.hierarchy_steps
+        self._passes = model.config.losses.passes * len(self._datamanager.prepared)
+        if self._datamanager.prepared.feature_cache is None:
+            steps = min(steps, max(self._passes, 1))  # There is nothing else to learn.
         if model.config.geometry is not None:
             CONSOLE.log(f"Geometry is taken as it is; only the {steps} hierarchy steps are run.")
             trainer.config.max_num_iterations = steps
@@ -61,6 +64,8 @@ class HierarchyStage:
             first if model.config.geometry is not None else self.end - min(steps, total // 4)
         )
         self.is_active = False
+        self.is_refining = False
+        """Whether the current step still belongs to the passes in which edges are learnt."""
         # Densification in the last moment would leave Gaussians that no view has shaped yet.
         strategy = model.strategy
         strategy.refine_stop_iter = min(strategy.refine_stop_iter, self.start)
@@ -83,6 +88,7 @@ class HierarchyStage:
         elif not self.is_active and self._model.tree is not None:
             # Geometry goes on from a finished run, so its ids no longer fit.
             self._model.set_tree(None)
+        self.is_refining = self.is_active and step - self.start < self._passes
 
     def after_step(self, step: int) -> None:
         """End the stage when its last step is done."""

@@ -165,7 +165,7 @@ def test_empty_tree_has_empty_answers():
     features = initial_features(tree, CONFIG)
     assert (features == 0).all()
     assert (assign(features, tree, np.zeros((4, 3)), CONFIG) == UNLABELLED).all()
-    ids = pixel_nodes(torch.zeros(1, 1, 16), torch.ones(1, 1, 1), tree, CONFIG)
+    ids = pixel_nodes(torch.zeros(1, 1, CONFIG.small_dims), torch.ones(1, 1, 1), tree, CONFIG)
     assert (ids == UNLABELLED).all()
 
 
@@ -196,4 +196,4 @@ def test_radius_must_be_above_zero():
 def test_features_of_another_scene_are_refused():
     tree, means = grove()
     with pytest.raises(ValueError, match="4 features and 60 means do not fit a tree of 60"):
-        assign(torch.zeros(4, 16), tree, means, CONFIG)
+        assign(torch.zeros(4, CONFIG.small_dims), tree, means, CONFIG)

@@ -102,7 +102,7 @@ def test_view_without_labels_and_weight_zero_give_no_losses():
 
 def test_weights_scale_their_level():
     labels, _ = quilt()
-    noise = torch.randn(8, 8, 16, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(8, 8, FIELD.small_dims, generator=torch.Generator().manual_seed(1))
     once = losses_of(noise, labels)
     twice = losses_of(noise, labels, contrast=2.0, level_weights=(1.0, 0.5, 1.0))
     assert torch.allclose(twice["hierarchy_small"], 2 * once["hierarchy_small"])
@@ -111,7 +111,7 @@ def test_weights_scale_their_level():
 
 def test_same_seed_draws_the_same_pixels():
     labels, _ = quilt()
-    noise = torch.randn(8, 8, 16, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(8, 8, FIELD.small_dims, generator=torch.Generator().manual_seed(1))
     first, second = (losses_of(noise, labels, pixels=20) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -149,7 +149,7 @@ def test_half_of_the_pixels_are_drawn_on_edges():
     edges = edges_of(targets)
     assert edges.sum() == 80
     assert edges[:, 19:21].all()
-    rendered = torch.zeros(40, 40, 16, requires_grad=True)
+    rendered = torch.zeros(40, 40, FIELD.small_dims, requires_grad=True)
     config = HierarchyLossConfig(pixels=60)
     generator = torch.Generator().manual_seed(0)
     accumulation = torch.ones(40, 40, 1)
@@ -164,7 +164,13 @@ def test_half_of_the_pixels_are_drawn_on_edges():
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("temperature", 0.0), ("pixels", 0), ("contrast", -1.0), ("level_weights", (1.0, -1.0, 1.0))],
+    [
+        ("temperature", 0.0),
+        ("pixels", 0),
+        ("contrast", -1.0),
+        ("level_weights", (1.0, -1.0, 1.0)),
+        ("passes", -1),
+    ],
 )
 def test_settings_out_of_range_are_named(setting, value):
     with pytest.raises(ValueError, match=setting):

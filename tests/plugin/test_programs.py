@@ -39,7 +39,7 @@ def test_every_gaussian_of_a_finished_run_has_nested_ids(finished_run):
 def test_ids_and_features_are_in_the_checkpoint(finished_run):
     state = checkpoint(finished_run.folder)["pipeline"]
     count = len(state["_model.gauss_params.means"])
-    assert state["_model.gauss_params.hierarchy_features"].shape == (count, 16)
+    assert state["_model.gauss_params.hierarchy_features"].shape == (count, 24)
     assert state["_model.gauss_params.hierarchy_features"].abs().sum() > 0
     assert state["_model._extra_state"]["node_ids"].shape == (3, count)
     assert json.loads(state["_model._extra_state"]["tree"])["nodes"]
