@@ -17,7 +17,7 @@ from hiersplat.hierarchy.view_masks import ViewMasks, dominant_masks
 from hiersplat.levels import UNLABELLED, Level
 
 _CHUNK = 1 << 16
-_FAINT = 0.2
+_FAINT = 0.4
 """Share of its largest weight in any view at which a Gaussian counts as half visible. What shines
 through others gets a little weight, and then lies in the mask of what stands before it."""
 
