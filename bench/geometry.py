@@ -34,7 +34,7 @@ _RATES = {
 class GeometryConfig:
     """How long and how finely to train."""
 
-    steps: int = 2000
+    steps: int = 4000
     sh_degree: int = 1
     seed: int = 0
 

@@ -1,9 +1,11 @@
 """Scene trees against exact truth: clean, spoiled and found masks, beside the usual recipes.
 
 Every scene is rendered once with 24 training and 8 held-out views of 256 x 256, and its splats
-are trained once. Each kind of masks is associated to a tree; the tree is rendered to the held-out
-views and judged there. ``bound`` is what the same splats reach when every Gaussian gets the true
-id that most of its weight in the training views lies in: what is missing to 1 is geometry's.
+are trained once. Each kind of masks is associated to a tree and the features are refined, as
+``ns-train`` does by default; what they say is rendered to the held-out views and judged there, and
+the seconds are those of both. ``lifted`` rows have no refinement: a pixel takes the id that most
+of its blended weight carries. ``bound`` is what ids reach in that way when every Gaussian gets the
+true id that most of its weight in the training views lies in; what is missing to 1 is geometry's.
 """
 
 import json
@@ -42,6 +44,8 @@ from hiersplat.hierarchy.metrics import HierarchyMetrics
 from hiersplat.hierarchy.surface import sample_surface, view_consistency
 from hiersplat.hierarchy.tree import SceneTree
 from hiersplat.levels import UNLABELLED, Level
+from hiersplat.scene import load_scene as read_scene
+from hiersplat.scene import random_scene, render_dataset
 from hiersplat.segmentation.pyramid import MaskPyramid, build_pyramid
 from hiersplat.segmentation.segmenter import SegmentationConfig, View, build_segmenter
 
@@ -55,15 +59,16 @@ class Settings:
     """What to measure."""
 
     scenes: tuple[str, ...] = ("tabletop", "desk", "kitchen", "toys")
-    """Scenes of ``scenes/`` by name; one that is not rendered yet is rendered."""
+    """Scenes of ``scenes/`` by name, or ``random-7`` for one drawn with that seed; one that is not
+    rendered yet is rendered."""
     masks: tuple[Masks, ...] = ("clean", "spoiled", "regions")
     """Kinds of masks to build trees from."""
     contrastive_steps: int = 1000
     """Training steps of the contrastive recipe. 0 leaves the recipe out."""
     contrastive_masks: tuple[Masks, ...] = ("clean",)
     """Kinds of masks the contrastive recipe gets; minutes each."""
-    refined_steps: int = 200
-    """Training steps of the nested features, as ``ns-train`` refines them. 0 leaves them out."""
+    refined_passes: int = 2
+    """Passes over the training views in which the features are refined. 0 leaves them lifted."""
     repeats: int = 3
     """Times each hierarchy is built; the median time is reported."""
 
@@ -88,7 +93,7 @@ def measure(name: str, settings: Settings, say: Callable[[str], None]):
         f"[bold]{name}[/]: {len(scene.train)} training and {len(scene.held_out)} held-out views, "
         f"{len(splats)} Gaussians, {psnr(scene, splats):.2f} dB on held-out views"
     )
-    yield "bound", judged(scene, splats, true_ids(scene, splats))
+    yield "bound", judged_ids(scene, splats, true_ids(scene, splats))
     for kind in settings.masks:
         pyramids = [pyramid_of(kind, view, index) for index, view in enumerate(scene.train)]
         if kind == "regions":
@@ -102,32 +107,39 @@ def measure(name: str, settings: Settings, say: Callable[[str], None]):
                 splats, zip(cameras, pyramids, strict=True), AssociationConfig(), len(cameras)
             )
             seconds.append(time.perf_counter() - started)
-        figures = judged(scene, splats, tree.node_ids, tree)
+        maps = [render_ids(splats, view.camera, tree.node_ids) for view in scene.views]
+        figures = judged(scene, maps, tree)
         figures["seconds"] = statistics.median(seconds)
-        figures.update(consistency(scene, splats, tree))
+        if settings.refined_passes:
+            yield f"{kind}, lifted", figures
+            config = HierarchyFieldConfig()
+            started = time.perf_counter()
+            features = refined(scene, splats, pyramids, tree, settings.refined_passes)
+            elapsed = time.perf_counter() - started + figures["seconds"]
+            maps = [render_nodes(splats, v.camera, features, tree, config) for v in scene.views]
+            figures = {**judged(scene, maps, tree), "seconds": elapsed}
         yield kind, figures
-        if settings.refined_steps:
-            yield f"{kind}, refined field", refined(scene, splats, pyramids, tree, settings)
         started = time.perf_counter()
         views = [lift_pyramid(splats, *pair) for pair in zip(cameras, pyramids, strict=True)]
         ids = majority_vote(views)
         elapsed = time.perf_counter() - started
-        yield f"{kind}, majority vote", {**judged(scene, splats, ids), "seconds": elapsed}
+        yield f"{kind}, majority vote", {**judged_ids(scene, splats, ids), "seconds": elapsed}
         if settings.contrastive_steps and kind in settings.contrastive_masks:
             started = time.perf_counter()
             ids = contrastive(splats, cameras, pyramids, settings.contrastive_steps)
             elapsed = time.perf_counter() - started
-            yield f"{kind}, contrastive", {**judged(scene, splats, ids), "seconds": elapsed}
+            yield f"{kind}, contrastive", {**judged_ids(scene, splats, ids), "seconds": elapsed}
 
 
 def rendered(name: str, say: Callable[[str], None]) -> Path:
     """Folder of a scene, rendered if it is not there yet."""
-    folder, spec = SCENES / name, SCENES / f"{name}.yaml"
+    folder = SCENES / name
     if not (folder / "transforms.json").is_file():
-        from hiersplat.cli.scene import render
-
-        say(f"rendering {spec}")
-        render(spec)
+        say(f"rendering {name}")
+        seed = name.removeprefix("random-")
+        drawn = name != seed and seed.isdigit()
+        spec = random_scene(int(seed)) if drawn else read_scene(SCENES / f"{name}.yaml")
+        render_dataset(spec, folder)
     return folder
 
 
@@ -156,12 +168,21 @@ def true_ids(scene: TruthScene, splats: Splats) -> np.ndarray:
     return ids
 
 
-def judged(
-    scene: TruthScene, splats: Splats, ids: np.ndarray, tree: SceneTree | None = None
-) -> Figures:
+def judged_ids(scene: TruthScene, splats: Splats, ids: np.ndarray) -> Figures:
     """Render ids to the held-out views and compare them with the truth."""
     maps = [render_ids(splats, view.camera, ids) for view in scene.held_out]
-    return metrics_of(scene, maps, tree).compute()
+    return metrics_of(scene, maps).compute()
+
+
+def judged(scene: TruthScene, maps: list[np.ndarray], tree: SceneTree) -> Figures:
+    """Compare maps of all views, training views first, with the truth and with one another."""
+    figures = metrics_of(scene, maps[len(scene.train) :], tree).compute()
+    depths = [np.load(scene.folder / "depth" / f"{view.name}.npy") for view in scene.views]
+    points = sample_surface([view.camera for view in scene.views], depths)
+    found = [view_consistency(points.labels([m[level] for m in maps])) for level in Level]
+    figures["view_consistency"] = float(np.mean([one.agreement for one in found]))
+    figures["chance"] = float(np.mean([one.chance for one in found]))
+    return figures
 
 
 def refined(
@@ -169,29 +190,26 @@ def refined(
     splats: Splats,
     pyramids: list[MaskPyramid],
     tree: SceneTree,
-    settings: Settings,
-) -> Figures:
-    """Refine the nested features on the training views, and read nodes off rendered features."""
+    passes: int,
+) -> torch.Tensor:
+    """Refine the nested features of all Gaussians on the training views, as ``ns-train`` does."""
     config, generator = HierarchyFieldConfig(), torch.Generator().manual_seed(0)
     features = torch.nn.Parameter(initial_features(tree, config))
     optimizer = torch.optim.Adam([features], lr=0.02)
-    started = time.perf_counter()
     codes, targets = level_codes(tree, config), []
     for view, pyramid in zip(scene.train, pyramids, strict=True):
         nodes = render_ids(splats, view.camera, tree.node_ids)
         targets.append(torch.from_numpy(edge_targets(pyramid.labels, nodes, tree)))
-    for _ in range(settings.refined_steps):
-        index = int(torch.randint(len(targets), (1,), generator=generator))
-        image, alpha = render_features(splats, scene.train[index].camera, features)
-        losses = hierarchy_losses(
-            image, alpha, targets[index], codes, HierarchyLossConfig(), generator
-        )
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-    elapsed = time.perf_counter() - started
-    maps = [render_nodes(splats, view.camera, features, tree, config) for view in scene.held_out]
-    return {**metrics_of(scene, maps, tree).compute(), "seconds": elapsed}
+    for _ in range(passes):
+        for index in torch.randperm(len(targets), generator=generator).tolist():
+            image, alpha = render_features(splats, scene.train[index].camera, features)
+            losses = hierarchy_losses(
+                image, alpha, targets[index], codes, HierarchyLossConfig(), generator
+            )
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()
+            optimizer.step()
+    return features.detach()
 
 
 def metrics_of(
@@ -202,19 +220,6 @@ def metrics_of(
     for view, labels in zip(scene.held_out, maps, strict=True):
         metrics.update(view.name, labels, view.labels)
     return metrics
-
-
-def consistency(scene: TruthScene, splats: Splats, tree: SceneTree) -> Figures:
-    """Agreement of rendered node ids over all views on true surface points, mean over levels."""
-    views = scene.train + scene.held_out
-    depths = [np.load(scene.folder / "depth" / f"{view.name}.npy") for view in views]
-    points = sample_surface([view.camera for view in views], depths)
-    maps = [render_ids(splats, view.camera, tree.node_ids) for view in views]
-    found = [view_consistency(points.labels([m[level] for m in maps])) for level in Level]
-    return {
-        "view_consistency": float(np.mean([one.agreement for one in found])),
-        "chance": float(np.mean([one.chance for one in found])),
-    }
 
 
 def mean(rows: list[Figures], name: str) -> float:

@@ -32,6 +32,11 @@ class TruthScene:
     train: list[TruthView]
     held_out: list[TruthView]
 
+    @property
+    def views(self) -> list[TruthView]:
+        """All views, training views first."""
+        return self.train + self.held_out
+
 
 def load_scene(folder: Path) -> TruthScene:
     """Read a data set that ``hiersplat-scene`` has written."""
