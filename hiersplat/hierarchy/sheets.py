@@ -104,7 +104,7 @@ def _nodes_picture(image: Picture, nodes: Int[np.ndarray, "height width"]) -> Pi
     ids, places = compact(nodes)
     for place, box in enumerate(find_objects(places + 1)):
         # Deepest inside the node: the middle of its box may be outside it.
-        depth = distance_transform_edt(np.pad(places[box] == place, 1))
+        depth = np.asarray(distance_transform_edt(np.pad(places[box] == place, 1)))
         if depth.max() >= 0.4 * size:
             row, column = np.unravel_index(depth.argmax(), depth.shape)
             where = (int(box[1].start + column - 1), int(box[0].start + row - 1))
