@@ -10,7 +10,11 @@ from jaxtyping import Float, Int, UInt8
 from hiersplat.segmentation.proposals import Record
 from hiersplat.segmentation.sam2_boxes import without_duplicates
 from hiersplat.segmentation.sam2_decoder import PointDecoder, product_type
-from hiersplat.segmentation.sam2_memory import in_batches, return_freed_memory
+from hiersplat.segmentation.sam2_memory import (
+    in_batches,
+    planned_batch,
+    return_freed_memory,
+)
 from hiersplat.segmentation.sam2_model import encode_image
 from hiersplat.segmentation.sam2_postprocess import (
     dense_of_edges,
@@ -106,17 +110,18 @@ class CropSegmenter:
         config = self._config
         crop = np.ascontiguousarray(image[box[1] : box[3], box[0] : box[2]])
         kind = product_type(config.precision, self._model.device)
-        decoder = PointDecoder(self._model, encode_image(self._model, crop, kind), kind)
+        features = encode_image(self._model, crop, kind)
         return_freed_memory()
+        decoder = PointDecoder(self._model, features, kind)
+        del features
         points = (self._grids[layer] * (crop.shape[1], crop.shape[0])).astype(np.float32)
 
         def find(some: Float[np.ndarray, "points 2"]) -> FoundMasks:
             return self._find_at_points(decoder, some, box, image.shape[:2])
 
         with spreading(self._model.device) as spread:
-            parts = in_batches(
-                lambda batch: FoundMasks.join(spread(find, batch)), points, config.points_per_batch
-            )
+            size = planned_batch(config.points_per_batch, decoder.bytes_each, self._model.device)
+            parts = in_batches(lambda batch: FoundMasks.join(spread(find, batch)), points, size)
         found = FoundMasks.join(parts)
         kept = without_duplicates(found.boxes, found.predicted_iou, config.box_nms_thresh)
         found = found.pick(kept)

@@ -59,7 +59,7 @@ class PromptState:
 
 
 def product_type(precision: str, device: torch.device) -> torch.dtype:
-    """Type of the matrix products that encode the image and form masks.
+    """Type of the matrix products over image positions, in the encoder and the decoder.
 
     Args:
         precision: ``auto`` is bfloat16 on CPUs that multiply it in hardware; ``float32``.
@@ -85,6 +85,13 @@ class PointDecoder:
         self._decoder: Any = model.sam_mask_decoder
         with torch.inference_mode():
             self._shared = SharedTerms(model, features, product_type)
+
+    @property
+    def bytes_each(self) -> int:
+        """About what a point takes until it is measured: its state, and its masks twice."""
+        shared, tokens = self._shared, NUM_OUTPUTS + 5
+        state = 2 * shared.num_heads * tokens * shared.num_positions * shared.product_type.itemsize
+        return state + 2 * NUM_OUTPUTS * 16 * shared.num_positions * torch.float32.itemsize
 
     @torch.inference_mode()
     def decode(self, points: Float[Tensor, "points 2"], min_iou: float) -> Candidates:

@@ -1,9 +1,10 @@
-"""Batches that fit: out of memory costs the batch that failed, not the image."""
+"""Batches that fit what is free; out of memory costs the batch that failed, not the image."""
 
 import ctypes
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -55,6 +56,33 @@ def in_batches(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return results
+
+
+def planned_batch(most: int, bytes_each: int, device: torch.device) -> int:
+    """Return how many points at once fit half of the free memory: one at least, ``most`` at most.
+
+    On a CPU this matters more than halving does: a system that overcommits ends the process
+    instead of refusing memory.
+    """
+    free = free_memory(device)
+    fits = most if free is None else max(1, free // (2 * bytes_each))
+    if fits < most:
+        logger.info("%d points a batch instead of %d fit the free memory", fits, most)
+    return min(most, fits)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the free bytes of a device, or of this machine; ``None`` where they are not told."""
+    if device.type == "cuda":
+        # What torch holds in reserve is free to us as well.
+        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reserve
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    told = (line.split() for line in lines if line.startswith("MemAvailable:"))
+    return next((1024 * int(words[1]) for words in told), None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,12 @@ import pytest
 import torch
 
 from hiersplat.segmentation import Sam2Config, build_sam_generator
-from hiersplat.segmentation.sam2_memory import in_batches, is_out_of_memory
+from hiersplat.segmentation.sam2_memory import (
+    free_memory,
+    in_batches,
+    is_out_of_memory,
+    planned_batch,
+)
 from hiersplat.segmentation.sam2_model import random_model
 from hiersplat.segmentation.sam2_workers import spreading
 
@@ -137,6 +142,21 @@ def test_out_of_memory_halves_the_batch_and_goes_on_where_it_failed(error, caplo
         assert sum(in_batches(work, points(20), size=16)) == 20
     np.testing.assert_array_equal(np.concatenate(seen), points(20))
     assert len([record for record in caplog.records if "memory" in record.message]) == 1
+
+
+@pytest.mark.parametrize(("free", "size"), [(None, 64), (10**9, 50), (10**4, 1), (10**12, 64)])
+def test_a_batch_is_planned_from_half_of_the_free_memory(monkeypatch, caplog, free, size):
+    monkeypatch.setattr("hiersplat.segmentation.sam2_memory.free_memory", lambda device: free)
+    with caplog.at_level(logging.INFO):
+        assert planned_batch(64, 10**7, torch.device("cpu")) == size
+    assert bool(caplog.records) == (size < 64)
+
+
+def test_free_memory_is_that_of_this_machine():
+    import psutil
+
+    free = free_memory(torch.device("cpu"))
+    assert free is None or 0 < free <= psutil.virtual_memory().total
 
 
 def test_batches_before_the_failure_are_not_done_again():
