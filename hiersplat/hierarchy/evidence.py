@@ -152,13 +152,14 @@ def masks_as_nodes(
 ) -> Int[np.ndarray, "height width"]:
     """Name every mask after the node that covers most of it: input masks after association.
 
-    Masks that lie on no node become ``UNLABELLED``.
+    Masks of which less than half lies on nodes become ``UNLABELLED``: the background of an object
+    without one touches its nodes at their edges only.
     """
     shared = overlap(masks, rendered)
     names = np.full(len(shared.truth_ids) + 1, UNLABELLED, np.int64)
     if shared.counts.size:
         best = shared.counts.argmax(axis=1)
-        is_known = shared.counts.max(axis=1) > 0
+        is_known = shared.counts.sum(axis=1) >= 0.5 * shared.truth_areas
         names[:-1] = np.where(is_known, shared.predicted_ids[best], UNLABELLED)
     return names[compact(masks)[1]]  # Unlabelled pixels (-1) find the last entry.
 

@@ -99,7 +99,7 @@ def _nodes_picture(image: Picture, nodes: Int[np.ndarray, "height width"]) -> Pi
     """Nodes in their colours, with their ids wherever there is room for one."""
     picture = Image.fromarray(draw_contours(overlay(image, nodes, 0.6), nodes))
     draw = ImageDraw.Draw(picture)
-    size = max(9, round(0.045 * max(nodes.shape)))
+    size = max(9, round(0.045 * nodes.shape[1]))  # cells of a sheet have one width
     font = ImageFont.load_default(size=size)
     ids, places = compact(nodes)
     for place, box in enumerate(find_objects(places + 1)):

@@ -151,6 +151,16 @@ def test_masks_take_the_name_of_the_node_below_them():
     assert (masks_as_nodes(masks * 0, rendered * 0 - 1) == UNLABELLED).all()
 
 
+def test_background_that_touches_a_node_is_not_named_after_it():
+    rendered = np.full((10, 10), UNLABELLED)
+    rendered[:3] = 5
+    masks = np.zeros((10, 10), np.int32)
+    masks[:2] = 1
+    named = masks_as_nodes(masks, rendered)  # one row of the background's mask lies on the node
+    assert (named[masks == 0] == UNLABELLED).all()
+    assert (named[masks == 1] == 5).all()
+
+
 def test_gaussians_agree_as_the_pixels_that_show_them():
     # Two Gaussians side by side, small enough not to mix.
     splats = Splats(
