@@ -207,28 +207,29 @@ def _accumulate(row, factor, out):
 
 
 @njit(**_OPTIONS)
-def gelu_product(values, start, width, place, fixed, hyper, out):
+def gelu_product(values, start, width, fixed, hyper, out):
     """Add ``fixed``, apply GELU and multiply with ``hyper`` over channels, into ``out``.
 
-    ``values`` (4 x channels, tile) begins at position ``start`` of ``fixed``, which has its type
-    or float32; a position is
-    a 4 x 4 block of ``out`` (masks, height, width). ``place`` is the sub-position of the first
-    upscaling, the groups of ``values`` are those of the second, both row by row.
+    ``values`` (4, 4 x channels, tile) begins at position ``start`` of ``fixed``, which has its
+    type or float32; a position is a 4 x 4 block of ``out`` (masks, height, width). The first axis
+    is the sub-position of the first upscaling, the groups of the second are those of the second,
+    both row by row.
     """
-    size, channels = values.shape[1], hyper.shape[1]
+    size, channels = values.shape[2], hyper.shape[1]
     activated = np.empty(size, _FLOAT)
     sums = np.empty((hyper.shape[0], size), _FLOAT)
     stop = start + size
-    for group in range(4):
-        sums[:] = _FLOAT(0.0)
-        for channel in range(channels):
-            row = group * channels + channel
-            _add_gelu(values[row], fixed[row, start:stop], activated)
+    for place in range(4):
+        for group in range(4):
+            sums[:] = _FLOAT(0.0)
+            for channel in range(channels):
+                row = group * channels + channel
+                _add_gelu(values[place, row], fixed[place, row, start:stop], activated)
+                for mask in range(hyper.shape[0]):
+                    _accumulate(activated, hyper[mask, channel], sums[mask])
+            down = 2 * (place // 2) + group // 2
+            right = 2 * (place % 2) + group % 2
             for mask in range(hyper.shape[0]):
-                _accumulate(activated, hyper[mask, channel], sums[mask])
-        down = 2 * (place // 2) + group // 2
-        right = 2 * (place % 2) + group % 2
-        for mask in range(hyper.shape[0]):
-            for n in range(size):
-                y, x = divmod(start + n, width)
-                out[mask, 4 * y + down, 4 * x + right] = sums[mask, n]
+                for n in range(size):
+                    y, x = divmod(start + n, width)
+                    out[mask, 4 * y + down, 4 * x + right] = sums[mask, n]

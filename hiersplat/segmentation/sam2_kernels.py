@@ -96,9 +96,8 @@ def _in_tiles(
     for start in range(0, positions, _TILE):
         values = folded @ attention[:, start : start + _TILE]
         combine_norm_gelu(_bits(values), start, *terms, eps)
-        for place in range(4):
-            fine = fine_weight @ values[place * channels : (place + 1) * channels]
-            gelu_product(_bits(fine), start, width, place, fixed[place], vectors, logits)
+        fine = torch.bmm(fine_weight.expand(4, -1, -1), values.view(4, channels, -1))
+        gelu_product(_bits(fine), start, width, fixed, vectors, logits)
     return out
 
 
