@@ -127,10 +127,10 @@ def clustered(
     from sklearn.cluster import HDBSCAN
 
     sample = np.random.default_rng(0).permutation(len(values))[:most]
-    clusters = HDBSCAN(
-        min_cluster_size=min_cluster_size, cluster_selection_epsilon=epsilon, copy=True
-    )
-    found = clusters.fit_predict(values[sample])
+    clusters = HDBSCAN(min_cluster_size=min_cluster_size, copy=True).fit(values[sample])
+    # The hierarchy is cut at epsilon: the option cluster_selection_epsilon does the same for the
+    # finest clusters, but fails under this numpy where it has to walk up the hierarchy.
+    found = clusters.dbscan_clustering(epsilon, min_cluster_size)
     firm = found >= 0
     if not firm.any():
         return np.zeros(len(values), np.int32)
