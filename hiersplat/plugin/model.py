@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import (
@@ -23,7 +24,8 @@ from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter
 
-from hiersplat.gaussians.cameras import viewmat_from_camera_to_world
+from hiersplat.gaussians.cameras import Camera, viewmat_from_camera_to_world
+from hiersplat.gaussians.lifting import render_ids
 from hiersplat.gaussians.picking import pick_gaussian
 from hiersplat.gaussians.splats import Splats
 from hiersplat.hierarchy.association import AssociationConfig
@@ -408,15 +410,16 @@ class HiersplatModel(SplatfactoModel):
         if self._tree is not None:
             images["levels"] = torch.cat([outputs[f"level_{level.title}"] for level in Level], 1)
             if self.hierarchy_metrics is not None and "truth" in batch:
-                labels = render_nodes(
-                    self.splats(),
-                    batch["view"],
-                    self.gauss_params["hierarchy_features"].detach(),
-                    self._tree,
-                    self.config.hierarchy_field,
-                )
+                labels = self._node_map(batch["view"], self._tree)
                 self.hierarchy_metrics.update(batch["view"].name, labels, batch["truth"])
         return metrics, images
+
+    def _node_map(self, camera: Camera, tree: SceneTree) -> Int[np.ndarray, "3 height width"]:
+        """Render nodes: by learnt features, or by ids where nothing was learnt."""
+        if not self.config.losses.passes:
+            return render_ids(self.splats(), camera, tree.node_ids)
+        features = self.gauss_params["hierarchy_features"].detach()
+        return render_nodes(self.splats(), camera, features, tree, self.config.hierarchy_field)
 
     def pick(self, origin: Tensor, direction: Tensor) -> int | None:
         """Return the index of the first Gaussian a ray meets; ``None`` where there is none.
