@@ -134,14 +134,9 @@ def main(
     trainer = MicroTrainer(new_clipseg(tokenizer), tokenizer, crops, view_pool, config)
 
     def write(step: int) -> None:
-        trained = {
-            "mixed": mixed,
-            "drawn": drawn,
-            "views": views,
-            "crops": len(crops.segments),
-            "steps": step,
-        }
-        card = {"note": NOTE, "words": sorted(words), "training": {**trained, **asdict(config)}}
+        data = {"mixed": mixed, "drawn": drawn, "views": views, "crops": len(crops.segments)}
+        trained = {**asdict(config), "steps": step}
+        card = {"note": NOTE, "words": sorted(words), "data": data, "training": trained}
         save_clipseg(out, trainer.mean, tokenizer, MICRO_SIZES["view_size"], card)
 
     history = trainer.run(on_log=lambda step: write(step) if step % 200 == 0 else None)

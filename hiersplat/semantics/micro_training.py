@@ -35,7 +35,7 @@ class MicroTrainingConfig:
 
     seed: int = 0
     """Seed of weights, batches and variations."""
-    steps: int = 15_000
+    steps: int = 14_000
     """Steps after which training ends."""
     wall_seconds: float = 10_800
     """Time by the clock after which training ends all the same."""
