@@ -36,6 +36,7 @@ from hiersplat.preprocess import PreparedViews, prepare_views
 from hiersplat.segmentation.pyramid import MaskPyramid
 from hiersplat.segmentation.segmenter import SegmentationConfig, View
 from hiersplat.semantics.config import FeaturesConfig
+from hiersplat.semantics.view_features import ViewFeatures
 
 Split = Literal["train", "eval"]
 MAX_HULL_POINTS = 12000
@@ -95,7 +96,7 @@ class HiersplatDataManager(FullImageDatamanager[InputDataset]):
                 if "points3D_xyz" not in outputs.metadata:
                     outputs.metadata.update(self._hull_points())
         self._pyramid_labels = lru_cache(maxsize=64)(self._read_pyramid_labels)
-        self._features = lru_cache(maxsize=64)(lambda index: self.prepared.features(index))
+        self._features = lru_cache(maxsize=64)(self._read_features)
 
     @property
     def data(self) -> Path:
@@ -218,6 +219,13 @@ class HiersplatDataManager(FullImageDatamanager[InputDataset]):
             image = (image[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
         return np.ascontiguousarray(image)
 
+    def features(self, index: int) -> ViewFeatures | None:
+        """Return the features of a training view; ``None`` where there are none."""
+        return self._features(index)
+
+    def _read_features(self, index: int) -> ViewFeatures | None:
+        return self.prepared.features(index)
+
     def _read_pyramid_labels(self, index: int) -> Tensor:
         return torch.from_numpy(self.pyramid(index).labels)
 
@@ -226,7 +234,7 @@ class HiersplatDataManager(FullImageDatamanager[InputDataset]):
         camera, batch = super().next_train(step)
         index = batch["image_idx"]
         batch["pyramid"] = self._pyramid_labels(index).to(self.device)
-        features = self._features(index)
+        features = self.features(index)
         if features is not None:
             batch["dense_features"] = torch.from_numpy(features.dense).to(self.device)
             batch["mask_embeddings"] = [

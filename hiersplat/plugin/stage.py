@@ -150,7 +150,7 @@ class HierarchyStage:
         indices = range(len(manager.prepared))
 
         def dense(index: int):
-            features = manager.prepared.features(index)
+            features = manager.features(index)
             assert features is not None
             return features.dense
 
@@ -205,7 +205,7 @@ class HierarchyStage:
 
         def observed():
             for index in range(len(manager.prepared)):
-                features = manager.prepared.features(index)
+                features = manager.features(index)
                 assert features is not None
                 nodes = render_ids(splats, manager.camera("train", index), tree.node_ids)
                 yield manager.pyramid(index).labels, nodes, features.embeddings
